@@ -1,0 +1,1 @@
+"""Config-driven pretraining of language models on DeepSpeed."""

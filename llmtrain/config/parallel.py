@@ -1,0 +1,21 @@
+"""Section `parallel`: how a model is spread over ranks."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from llmtrain.config.section import PositiveInt, Section
+
+
+class ParallelConfig(Section):
+    """world_size = data_parallel_size (derived) x tensor_parallel_size x pipeline_parallel_size."""
+
+    tensor_parallel_size: PositiveInt = 1
+    """Ranks that share each weight matrix."""
+    pipeline_parallel_size: PositiveInt = 1
+    """Ranks that hold consecutive layers."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
+    """What data-parallel ranks share: 0 nothing, 1 optimizer states, 2 also gradients, 3 also weights
+    (Rajbhandari et al. 2020)."""
+    communication_timeout_seconds: PositiveInt = 600
+    """A collective that takes longer ends the run instead of hanging it."""

@@ -1,0 +1,47 @@
+"""The whole configuration of a run: one section per concept."""
+
+from llmtrain.config.batch import BatchConfig
+from llmtrain.config.checkpoint import CheckpointConfig
+from llmtrain.config.corpus import CorpusConfig
+from llmtrain.config.data import DataConfig
+from llmtrain.config.model import ModelConfig
+from llmtrain.config.optimizer import AdamWConfig
+from llmtrain.config.parallel import ParallelConfig
+from llmtrain.config.run import RunConfig
+from llmtrain.config.schedule import ScheduleConfig
+from llmtrain.config.section import Section
+from llmtrain.config.tracking import TrackingConfig
+from llmtrain.config.training import EvaluationConfig, PrecisionConfig, SamplingConfig, TrainingConfig
+
+
+class Config(Section):
+    """One run, from raw text to a trained model. One YAML file holds it; line 1 is the command that runs it."""
+
+    run: RunConfig
+    """Name, folder and seed."""
+    corpus: CorpusConfig | None = None
+    """Raw text to shards; null when `data.folder` is there already."""
+    data: DataConfig
+    """The mixture."""
+    batch: BatchConfig
+    """Sequence length and batch sizes."""
+    model: ModelConfig
+    """The network."""
+    optimizer: AdamWConfig
+    """AdamW."""
+    schedule: ScheduleConfig
+    """Learning rate over steps."""
+    training: TrainingConfig
+    """The loop."""
+    precision: PrecisionConfig = PrecisionConfig()
+    """Number formats."""
+    parallel: ParallelConfig = ParallelConfig()
+    """Ranks."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Validation."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Text samples."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Saving and resuming."""
+    tracking: TrackingConfig = TrackingConfig()
+    """MLflow."""

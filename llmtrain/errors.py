@@ -1,0 +1,68 @@
+"""Errors that a user can cause and mend. Each class knows the exit code of the command it stops.
+
+A message reads: where: what is wrong, with the values. What is allowed. What to do.
+Everything that is not one of these is a bug and keeps its traceback.
+"""
+
+EXIT_DIVERGED = 17
+EXIT_SAVED_AFTER_SIGNAL = 75
+
+
+class LlmtrainError(Exception):
+    """A mistake the user can mend; printed without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(LlmtrainError):
+    """The configuration or the command line is wrong."""
+
+    exit_code = 2
+
+
+class EnvironmentProblem(LlmtrainError):
+    """This machine, its packages or its network cannot do what was asked."""
+
+    exit_code = 3
+
+
+class DataError(LlmtrainError):
+    """Raw text, documents, a tokenizer or token shards are missing, damaged or do not match."""
+
+    exit_code = 4
+
+
+class CheckpointError(LlmtrainError):
+    """A checkpoint or an export is missing, damaged or does not match."""
+
+    exit_code = 5
+
+
+class OutOfMemory(LlmtrainError):
+    """A device or the host ran out of memory."""
+
+    exit_code = 6
+
+
+class Diverged(LlmtrainError):
+    """Training produced a loss that is not finite, or one that keeps rising."""
+
+    exit_code = EXIT_DIVERGED
+
+
+class ParallelError(LlmtrainError):
+    """Ranks, groups or the launcher do not fit together."""
+
+    exit_code = 3
+
+
+class SavedAfterSignal(LlmtrainError):
+    """A signal asked for the end; everything was saved and the job can be queued again."""
+
+    exit_code = EXIT_SAVED_AFTER_SIGNAL
+
+
+class Hang(LlmtrainError):
+    """A rank made no progress within its time limit."""
+
+    exit_code = 124

@@ -1,0 +1,1 @@
+"""Config + world size -> every derived number. No torch."""
