@@ -20,7 +20,7 @@ class ConfigError(LlmtrainError):
     exit_code = 2
 
 
-class EnvironmentProblem(LlmtrainError):
+class MachineError(LlmtrainError):
     """This machine, its packages or its network cannot do what was asked."""
 
     exit_code = 3
@@ -38,13 +38,13 @@ class CheckpointError(LlmtrainError):
     exit_code = 5
 
 
-class OutOfMemory(LlmtrainError):
+class MemoryExhaustedError(LlmtrainError):
     """A device or the host ran out of memory."""
 
     exit_code = 6
 
 
-class Diverged(LlmtrainError):
+class DivergenceError(LlmtrainError):
     """Training produced a loss that is not finite, or one that keeps rising."""
 
     exit_code = EXIT_DIVERGED
@@ -54,15 +54,3 @@ class ParallelError(LlmtrainError):
     """Ranks, groups or the launcher do not fit together."""
 
     exit_code = 3
-
-
-class SavedAfterSignal(LlmtrainError):
-    """A signal asked for the end; everything was saved and the job can be queued again."""
-
-    exit_code = EXIT_SAVED_AFTER_SIGNAL
-
-
-class Hang(LlmtrainError):
-    """A rank made no progress within its time limit."""
-
-    exit_code = 124

@@ -73,8 +73,7 @@ def build_model_shape(
     """
     vocab_size = config.vocab_size if config.vocab_size is not None else tokenizer_vocab_size
     multiple = config.pad_vocab_to_multiple_of
-    is_gpt2 = isinstance(config, GPT2ModelConfig)
-    key_value_heads = config.num_attention_heads if is_gpt2 else config.num_key_value_heads
+    key_value_heads = config.num_key_value_heads if isinstance(config, LlamaModelConfig) else None
     return ModelShape(
         family=config.family,
         num_layers=config.num_layers,
@@ -88,6 +87,6 @@ def build_model_shape(
         max_sequence_length=sequence_length,
         tie_word_embeddings=config.tie_word_embeddings,
         norm_epsilon=config.norm_epsilon,
-        rope_theta=0.0 if is_gpt2 else config.rope_theta,
+        rope_theta=config.rope_theta if isinstance(config, LlamaModelConfig) else 0.0,
         initializer_range=config.initializer_range,
     )
