@@ -1,0 +1,152 @@
+"""What no single key can tell: keys that contradict each other. All contradictions are found at once."""
+
+from collections.abc import Iterator
+
+from llmtrain.config.explain import find_origin
+from llmtrain.config.model import LlamaModelConfig
+from llmtrain.config.root import Config
+from llmtrain.config.yaml_reader import Origins
+
+
+def find_contradictions(config: Config, origins: Origins) -> list[str]:
+    """One line for each contradiction between keys, with the place of the key to change."""
+    checks = (
+        _check_horizon,
+        _check_batch,
+        _check_heads,
+        _check_schedule,
+        _check_precision,
+        _check_parallel,
+        _check_data,
+    )
+    return [
+        f"{find_origin(tuple(key.split('.')), origins)}: {message}"
+        for check in checks
+        for key, message in check(config)
+    ]
+
+
+def divisors(number: int) -> str:
+    """All divisors, for messages: `1, 2, 4 or 8`; the largest few when there are many."""
+    found = [str(n) for n in range(1, number + 1) if number % n == 0]
+    if len(found) > 8:
+        found = [*found[:4], "...", *found[-3:]]
+    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} or {found[-1]}"
+
+
+def _check_horizon(config: Config) -> Iterator[tuple[str, str]]:
+    steps, tokens = config.training.train_steps, config.training.train_tokens
+    if (steps is None) == (tokens is None):
+        yield (
+            "training",
+            f"'training.train_steps' = {steps} and 'training.train_tokens' = {tokens}: set exactly one of them.",
+        )
+
+
+def _check_batch(config: Config) -> Iterator[tuple[str, str]]:
+    batch = config.batch
+    if batch.global_batch_size % batch.micro_batch_size:
+        yield (
+            "batch.micro_batch_size",
+            f"'batch.micro_batch_size' = {batch.micro_batch_size} does not divide 'batch.global_batch_size' = "
+            f"{batch.global_batch_size}. Choose {divisors(batch.global_batch_size)}.",
+        )
+
+
+def _check_heads(config: Config) -> Iterator[tuple[str, str]]:
+    model = config.model
+    if model.hidden_size % model.num_attention_heads:
+        yield (
+            "model.num_attention_heads",
+            f"'model.num_attention_heads' = {model.num_attention_heads} does not divide 'model.hidden_size' = "
+            f"{model.hidden_size}. Choose {divisors(model.hidden_size)}.",
+        )
+    elif isinstance(model, LlamaModelConfig) and (model.hidden_size // model.num_attention_heads) % 2:
+        yield (
+            "model.num_attention_heads",
+            f"'model.hidden_size' / 'model.num_attention_heads' = {model.hidden_size // model.num_attention_heads} is "
+            "odd; rotary positions turn pairs of dimensions. Choose sizes with an even quotient.",
+        )
+    key_value_heads = getattr(model, "num_key_value_heads", None) or model.num_attention_heads
+    if model.num_attention_heads % key_value_heads:
+        yield (
+            "model.num_key_value_heads",
+            f"'model.num_key_value_heads' = {key_value_heads} does not divide 'model.num_attention_heads' = "
+            f"{model.num_attention_heads}. Choose {divisors(model.num_attention_heads)}.",
+        )
+
+
+def _check_schedule(config: Config) -> Iterator[tuple[str, str]]:
+    schedule, steps = config.schedule, config.training.train_steps
+    minimum = getattr(schedule, "min_learning_rate", 0.0)
+    if minimum > config.optimizer.learning_rate:
+        yield (
+            "schedule.min_learning_rate",
+            f"'schedule.min_learning_rate' = {minimum} is above 'optimizer.learning_rate' = "
+            f"{config.optimizer.learning_rate}. Choose a smaller one.",
+        )
+    decay = getattr(schedule, "decay_steps", None) or 0
+    if steps is not None and schedule.warmup_steps + decay > steps:
+        yield (
+            "schedule.warmup_steps",
+            f"'schedule.warmup_steps' = {schedule.warmup_steps} and decay_steps = {decay} exceed "
+            f"'training.train_steps' = {steps}. Make their sum at most {steps}.",
+        )
+
+
+def _check_precision(config: Config) -> Iterator[tuple[str, str]]:
+    precision = config.precision
+    if precision.parameter_dtype == "bfloat16" and precision.compute_dtype == "float32":
+        yield (
+            "precision.compute_dtype",
+            "'precision.parameter_dtype' = 'bfloat16' with 'precision.compute_dtype' = 'float32': weights cannot be "
+            "coarser than the arithmetic. Set both to bfloat16, or parameter_dtype to float32.",
+        )
+    if precision.parameter_dtype == "bfloat16" and config.parallel.zero_stage == 0:
+        yield (
+            "precision.parameter_dtype",
+            "'precision.parameter_dtype' = 'bfloat16' needs float32 master weights, which ZeRO keeps: "
+            "set 'parallel.zero_stage' to 1, 2 or 3, or 'precision.parameter_dtype' to 'float32'.",
+        )
+
+
+def _check_parallel(config: Config) -> Iterator[tuple[str, str]]:
+    for key in ("tensor_parallel_size", "pipeline_parallel_size"):
+        size = getattr(config.parallel, key)
+        if size > 1:
+            yield (
+                f"parallel.{key}",
+                f"'parallel.{key}' = {size}: only 1 is available in this version. Use ZeRO "
+                "('parallel.zero_stage' = 1, 2 or 3) to spread the model over data-parallel ranks.",
+            )
+
+
+def _check_data(config: Config) -> Iterator[tuple[str, str]]:
+    weights = {name: source.weight for name, source in config.data.sources.items()}
+    given = [name for name, weight in weights.items() if weight is not None]
+    if given and len(given) < len(weights):
+        missing = ", ".join(sorted(set(weights) - set(given)))
+        yield (
+            "data.sources",
+            f"'data.sources' gives weights to {', '.join(given)} but not to {missing}. Give one to each, or to none.",
+        )
+    if config.data.reset_position_ids and not config.data.mask_across_documents:
+        yield (
+            "data.reset_position_ids",
+            "'data.reset_position_ids' = true without 'data.mask_across_documents': two tokens of different documents "
+            "would share a position and see each other. Set both, or neither.",
+        )
+    if config.corpus is not None:
+        unknown = sorted(set(config.data.sources) - set(config.corpus.sources))
+        if unknown:
+            yield (
+                "data.sources",
+                f"'data.sources' names {', '.join(unknown)}, which 'corpus.sources' does not. "
+                f"Known: {', '.join(sorted(config.corpus.sources))}.",
+            )
+        if config.model.vocab_size not in (None, config.corpus.tokenizer.vocab_size):
+            yield (
+                "model.vocab_size",
+                f"'model.vocab_size' = {config.model.vocab_size} differs from 'corpus.tokenizer.vocab_size' = "
+                f"{config.corpus.tokenizer.vocab_size}. Leave it out, or set both to the same number.",
+            )

@@ -1,0 +1,102 @@
+"""YAML files and overrides -> one validated `Config` that remembers where each value came from.
+
+Precedence: defaults < files, left to right < overrides `section.key=value`. Mappings merge, lists replace.
+All mistakes are reported at once, each with its place.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from llmtrain.config.checks import find_contradictions
+from llmtrain.config.explain import explain_errors
+from llmtrain.config.root import Config
+from llmtrain.config.yaml_reader import Origins, parse_scalar, read_yaml
+from llmtrain.errors import ConfigError
+
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A validated configuration and the origin of each value the user set (`file:line` or `command line`)."""
+
+    config: Config
+    origins: Origins
+
+
+def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> LoadedConfig:
+    """Read, merge and validate.
+
+    Args:
+        files: YAML files, later ones win.
+        overrides: `section.key=value` strings, which win over all files.
+
+    Raises:
+        ConfigError: every mistake found, one a line.
+    """
+    values: dict[str, Any] = {}
+    origins: Origins = {}
+    for path in files:
+        file_values, file_origins = read_yaml(path)
+        _merge(values, file_values, origins, file_origins, ())
+    for override in overrides:
+        keys, value = _split_override(override)
+        nested: Any = value
+        for key in reversed(keys):
+            nested = {key: nested}
+        override_origins: Origins = {keys[: i + 1]: COMMAND_LINE for i in range(len(keys))}
+        _merge(values, nested, origins, override_origins, ())
+    return LoadedConfig(validate(values, origins), origins)
+
+
+def validate(values: dict[str, Any], origins: Origins) -> Config:
+    """Turn plain values into a `Config`.
+
+    Raises:
+        ConfigError: every mistake found, one a line.
+    """
+    try:
+        # Through JSON: strict there means no bool for an int and no 3.5 for an int, yet lists become tuples
+        # and strings become paths.
+        config = Config.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain_errors(error, Config, values, origins))) from error
+    contradictions = find_contradictions(config, origins)
+    if contradictions:
+        raise ConfigError("\n".join(contradictions))
+    return config
+
+
+def dump_config(config: BaseModel) -> str:
+    """The resolved configuration as YAML: every key, defaults included. Loading it gives the same `Config`."""
+    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True, width=110)
+
+
+def _split_override(override: str) -> tuple[tuple[str, ...], Any]:
+    name, separator, text = override.partition("=")
+    keys = tuple(name.strip().split("."))
+    if not separator or not all(keys):
+        raise ConfigError(
+            f"{COMMAND_LINE}: '{override}' is not an override. Write section.key=value, e.g. batch.micro_batch_size=4."
+        )
+    return keys, parse_scalar(text)
+
+
+def _merge(
+    base: dict[str, Any], new: dict[str, Any], origins: Origins, new_origins: Origins, path: tuple[str | int, ...]
+) -> None:
+    for key, value in new.items():
+        here = (*path, key)
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value, origins, new_origins, here)
+            continue
+        base[key] = value
+        for known in [known for known in origins if known[: len(here)] == here]:
+            del origins[known]
+        origins |= {known: where for known, where in new_origins.items() if known[: len(here)] == here}

@@ -1,0 +1,130 @@
+"""Start the ranks of one machine as child processes, watch them, and give one verdict.
+
+torchrun answers 1 even after every rank saved and left in order; this launcher passes on what the ranks said: 0, 75
+(saved after a signal), or the code of the rank that failed first.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 20.0
+_POLL_SECONDS = 0.05
+_PR_SET_PDEATHSIG = 1
+
+
+def run_ranks_here(arguments: Sequence[str], num_ranks: int, log_folder: Path) -> int:
+    """Run `python -m llmtrain ARGUMENTS` once per rank and wait for all.
+
+    Rank 0 shares this terminal; the others write to `log_folder/rankNNNNN.log`. SIGTERM, SIGINT and SIGUSR1 are
+    passed on. When a rank fails, the others get some seconds to notice, then are killed.
+
+    Returns:
+        The exit code of the run.
+    """
+    log_folder.mkdir(parents=True, exist_ok=True)
+    port = _pick_port()
+    processes = [_start_rank(arguments, rank, num_ranks, port, log_folder) for rank in range(num_ranks)]
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        return _wait(processes, log_folder)
+    finally:
+        _kill(processes)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def judge(codes: Sequence[int]) -> tuple[int, int]:
+    """The rank to blame and the exit code of a run, given the exit codes of ranks that have ended.
+
+    A rank killed by a signal, or one that knows what went wrong, is blamed before one that merely lost its peers.
+    """
+    for is_cause in (lambda code: code < 0, lambda code: code > 1, lambda code: code == 1):
+        for rank, code in enumerate(codes):
+            if is_cause(code):
+                return rank, 128 - code if code < 0 else code
+    return 0, 0
+
+
+def _pick_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _start_rank(
+    arguments: Sequence[str], rank: int, num_ranks: int, port: int, log_folder: Path
+) -> subprocess.Popen[bytes]:
+    threads = max(1, (os.cpu_count() or 1) // num_ranks)
+    environment = (
+        {"OMP_NUM_THREADS": str(threads)}
+        | os.environ
+        | {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(num_ranks),
+            "LOCAL_WORLD_SIZE": str(num_ranks),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+    )
+    command = [sys.executable, "-m", "llmtrain", *arguments]
+    if rank == 0:
+        return subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent)
+    with _log_path(log_folder, rank).open("ab") as log:
+        return subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
+        )
+
+
+def _log_path(log_folder: Path, rank: int) -> Path:
+    return log_folder / f"rank{rank:05d}.log"
+
+
+def _die_with_parent() -> None:
+    # A launcher that is killed cannot stop its ranks; the kernel does it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]], log_folder: Path) -> int:
+    deadline: float | None = None
+    while any(process.poll() is None for process in processes):
+        failed = any(process.returncode not in (None, 0) for process in processes)
+        if failed and deadline is None:
+            deadline = time.monotonic() + _GRACE_SECONDS
+        if deadline is not None and time.monotonic() > deadline:
+            break
+        time.sleep(_POLL_SECONDS)
+    ended = [0 if process.returncode is None else process.returncode for process in processes]
+    rank, code = judge(ended)
+    if code and rank != 0:
+        log = _log_path(log_folder, rank)
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        logger.error("rank %d of %d ended with code %d. The end of %s:\n%s", rank, len(processes), code, log, tail)
+    elif code > 128:
+        logger.error("rank 0 of %d was killed by %s", len(processes), signal.Signals(code - 128).name)
+    return code
+
+
+def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+    for process in processes:
+        process.wait()
