@@ -89,7 +89,8 @@ def build_plan(config: Config, world_size: int, tokenizer_vocab_size: int) -> Pl
     if world_size % model_ranks:
         raise ConfigError(
             f"world: {world_size} ranks are not a multiple of tensor_parallel_size {parallel.tensor_parallel_size} x "
-            f"pipeline_parallel_size {parallel.pipeline_parallel_size} = {model_ranks}. Start a multiple of {model_ranks}."
+            f"pipeline_parallel_size {parallel.pipeline_parallel_size} = {model_ranks}. "
+            f"Start a multiple of {model_ranks}."
         )
     data_parallel_size = world_size // model_ranks
     per_forward = batch.micro_batch_size * data_parallel_size
@@ -102,8 +103,8 @@ def build_plan(config: Config, world_size: int, tokenizer_vocab_size: int) -> Pl
         )
     if config.model.vocab_size not in (None, tokenizer_vocab_size):
         raise ConfigError(
-            f"model.vocab_size = {config.model.vocab_size} differs from the tokenizer in {config.data.folder}, which has "
-            f"{tokenizer_vocab_size} ids. Leave model.vocab_size out, or use the tokenizer it was meant for."
+            f"model.vocab_size = {config.model.vocab_size} differs from the tokenizer in {config.data.folder}, which "
+            f"has {tokenizer_vocab_size} ids. Leave model.vocab_size out, or use the tokenizer it was meant for."
         )
     steps = config.training.train_steps
     if steps is None:

@@ -55,11 +55,13 @@ def judge(codes: Sequence[int]) -> tuple[int, int]:
 
     A rank killed by a signal, or one that knows what went wrong, is blamed before one that merely lost its peers.
     """
-    for is_cause in (lambda code: code < 0, lambda code: code > 1, lambda code: code == 1):
-        for rank, code in enumerate(codes):
-            if is_cause(code):
-                return rank, 128 - code if code < 0 else code
-    return 0, 0
+
+    def order(rank: int) -> tuple[int, int]:
+        code = codes[rank]
+        return (0 if code < 0 else 1 if code > 1 else 2 if code == 1 else 3), rank
+
+    rank = min(range(len(codes)), key=order)
+    return rank, 128 - codes[rank] if codes[rank] < 0 else codes[rank]
 
 
 def _pick_port() -> int:
