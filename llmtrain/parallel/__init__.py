@@ -1,0 +1,1 @@
+"""Everything that knows ranks: layout, groups, the DeepSpeed configuration, the engine."""

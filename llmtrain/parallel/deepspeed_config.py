@@ -1,0 +1,31 @@
+"""DeepSpeed's JSON, generated from ours. No user text passes through: DeepSpeed ignores misspelt keys in silence."""
+
+from typing import Any
+
+from llmtrain.config.root import Config
+from llmtrain.plan.build import Plan
+
+
+def build_deepspeed_config(config: Config, plan: Plan) -> dict[str, Any]:
+    """The dictionary given to `deepspeed.initialize`."""
+    precision = config.precision
+    short = {"float32": "fp32", "bfloat16": "bf16"}
+    result: dict[str, Any] = {
+        "train_batch_size": plan.global_batch_size,
+        "train_micro_batch_size_per_gpu": plan.micro_batch_size,
+        "gradient_accumulation_steps": plan.gradient_accumulation_steps,
+        # Absent means 1.0. Stage 0 keeps no norm for us to log, so there the engine clips.
+        "gradient_clipping": config.optimizer.max_grad_norm if plan.zero_stage > 0 else 0.0,
+        "zero_optimization": {"stage": plan.zero_stage, "overlap_comm": False},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": precision.parameter_dtype == "bfloat16"},
+        "communication_data_type": short[precision.reduce_dtype],
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+    }
+    if precision.parameter_dtype == "float32" and precision.compute_dtype == "bfloat16":
+        result["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+        if precision.reduce_dtype == "float32":
+            # Modules named here would have their gradients summed in bfloat16.
+            result["torch_autocast"]["lower_precision_safe_modules"] = []
+    return result

@@ -1,0 +1,1 @@
+"""The loop, its progress and its evaluation."""
