@@ -41,7 +41,7 @@ def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> LoadedC
         ConfigError: every mistake found, one a line.
     """
     values: dict[str, Any] = {}
-    origins: Origins = {}
+    origins: Origins = {(): ", ".join(map(str, files))}
     for path in files:
         file_values, file_origins = read_yaml(path)
         _merge(values, file_values, origins, file_origins, ())

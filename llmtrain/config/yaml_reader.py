@@ -18,7 +18,9 @@ Origins = dict[tuple[str | int, ...], str]
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]*")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _CONSTANTS = {"": None, "~": None, "null": None, "true": True, "false": False}
-_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value")}
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")
+}
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Origins]:
@@ -64,6 +66,9 @@ def parse_scalar(text: str) -> Any:
 def _convert(node: yaml.Node, path: tuple[str | int, ...], name: str, origins: Origins, problems: list[str]) -> Any:
     where = f"{name}:{node.start_mark.line + 1}"
     origins[path] = where
+    if node.tag not in _PLAIN_TAGS:
+        problems.append(f"{where}: tag '{node.tag}' is not allowed. Write a plain value.")
+        return None
     if isinstance(node, yaml.MappingNode):
         return {
             key: _convert(value, (*path, key), name, origins, problems)
@@ -71,9 +76,6 @@ def _convert(node: yaml.Node, path: tuple[str | int, ...], name: str, origins: O
         }
     if isinstance(node, yaml.SequenceNode):
         return [_convert(item, (*path, i), name, origins, problems) for i, item in enumerate(node.value)]
-    if node.tag not in _PLAIN_TAGS:
-        problems.append(f"{where}: tag '{node.tag}' is not allowed. Write a plain value.")
-        return None
     is_quoted = isinstance(node, yaml.ScalarNode) and node.style is not None
     return node.value if is_quoted else _plain_scalar(node.value)
 

@@ -108,8 +108,8 @@ class Engine:
         if not math.isfinite(losses.mean):
             raise DivergenceError(
                 f"step {self.deepspeed.global_steps + 1}: the loss is {losses.mean}. The weights were not updated and "
-                "the last checkpoint is whole. Lower optimizer.learning_rate, lengthen schedule.warmup_steps or look at "
-                "the data of this step, then start again: the run resumes."
+                "the last checkpoint is whole. Lower optimizer.learning_rate or lengthen schedule.warmup_steps, then "
+                "start again: the run resumes."
             )
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate

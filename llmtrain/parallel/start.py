@@ -20,10 +20,11 @@ def pick_device(world: World) -> torch.device:
     """The GPU with this process's local rank, or the CPU where there is none."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    if world.local_rank >= torch.cuda.device_count():
+    num_gpus = torch.cuda.device_count()
+    if world.local_rank >= num_gpus:
         raise ParallelError(
-            f"rank {world.rank}: local rank {world.local_rank} has no GPU, this machine has {torch.cuda.device_count()}. "
-            f"Start at most {torch.cuda.device_count()} ranks on it."
+            f"rank {world.rank}: local rank {world.local_rank} has no GPU, this machine has {num_gpus}. "
+            f"Start at most {num_gpus} ranks on it."
         )
     device = torch.device("cuda", world.local_rank)
     torch.cuda.set_device(device)

@@ -106,15 +106,13 @@ def _die_with_parent() -> None:
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]], log_folder: Path) -> int:
     deadline: float | None = None
-    while any(process.poll() is None for process in processes):
-        failed = any(process.returncode not in (None, 0) for process in processes)
-        if failed and deadline is None:
+    while None in (codes := [process.poll() for process in processes]):
+        if deadline is None and any(codes):
             deadline = time.monotonic() + _GRACE_SECONDS
         if deadline is not None and time.monotonic() > deadline:
             break
         time.sleep(_POLL_SECONDS)
-    ended = [0 if process.returncode is None else process.returncode for process in processes]
-    rank, code = judge(ended)
+    rank, code = judge([code or 0 for code in codes])
     if code and rank != 0:
         log = _log_path(log_folder, rank)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])

@@ -1,0 +1,220 @@
+"""The one door: `llmtrain <command>`. Parses, hands on, and turns errors into messages and exit codes.
+
+Heavy imports happen inside the commands, so that help and a typing mistake cost a fraction of a second.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmtrain.errors import ConfigError, LlmtrainError
+
+if TYPE_CHECKING:
+    from llmtrain.config.loader import LoadedConfig
+
+app = typer.Typer(
+    name="llmtrain",
+    help="Train language models: raw text -> tokenizer -> shards -> pretraining on DeepSpeed -> Hugging Face export.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Raw text -> documents -> tokenizer -> token shards.", no_args_is_help=True)
+config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
+checkpoint_app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
+tracking_app = typer.Typer(help="Look after the mirror in MLflow.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
+app.add_typer(checkpoint_app, name="checkpoint")
+app.add_typer(tracking_app, name="tracking")
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", metavar="[OVERRIDES]")]
+MoreFiles = Annotated[list[Path] | None, typer.Option("--config", "-c", help="More YAML files; later ones win.")]
+NumRanks = Annotated[int | None, typer.Option("--nproc", min=1, help="Start this many ranks on this machine.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the configuration and the plan, then stop.")]
+RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.", metavar="RUN")]
+
+
+def _load(config: Path, overrides: list[str] | None, more: list[Path] | None) -> "LoadedConfig":
+    from llmtrain.config.loader import load_config
+
+    return load_config([config, *(more or [])], overrides or [])
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    more: MoreFiles = None,
+    nproc: NumRanks = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Everything: prepare the data, pretrain, export, show generated text. Finished work is not done again."""
+    from llmtrain.stages.main_job import finish_main_job
+    from llmtrain.stages.pretrain import launch_pretrain, print_plan
+
+    loaded = _load(config, overrides, more)
+    if dry_run:
+        print_plan(loaded, nproc or 1)
+        return
+    if loaded.config.corpus is not None:
+        from data_pipelines.prepare import prepare
+
+        prepare(loaded.config)
+    code = launch_pretrain(loaded, nproc or 1)
+    if code:
+        raise typer.Exit(code)
+    finish_main_job(loaded.config)
+
+
+@app.command()
+def pretrain(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    more: MoreFiles = None,
+    nproc: NumRanks = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train on shards. Under torchrun, deepspeed or srun this is one rank; with --nproc it starts the ranks itself."""
+    from llmtrain.process.world import read_world
+    from llmtrain.stages.pretrain import launch_pretrain, print_plan, run_rank
+
+    loaded = _load(config, overrides, more)
+    world = read_world()
+    if dry_run:
+        print_plan(loaded, nproc or world.world_size)
+    elif nproc is not None and world.world_size == 1:
+        raise typer.Exit(launch_pretrain(loaded, nproc))
+    else:
+        raise typer.Exit(run_rank(loaded.config, world))
+
+
+@data_app.command("prepare")
+def data_prepare(config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None) -> None:
+    """Run section `corpus`: clean, deduplicate, train the tokenizer, write shards. Continues where it was stopped."""
+    from data_pipelines.prepare import prepare
+
+    prepare(_load(config, overrides, more).config)
+
+
+@data_app.command("verify")
+def data_verify(folder: Annotated[Path, typer.Argument(help="Data folder.", metavar="DIR")]) -> None:
+    """Check the tokenizer and every shard against their sha256."""
+    from data_pipelines.verify import verify_data
+
+    verify_data(folder)
+
+
+@config_app.command("show")
+def config_show(config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None) -> None:
+    """Every key with its value and where the value came from."""
+    from llmtrain.config.show import describe_config
+
+    rows = describe_config(_load(config, overrides, more))
+    width = max(len(f"{key}: {value}") for key, value, _ in rows if len(value) < 40)
+    for key, value, origin in rows:
+        typer.echo(f"{f'{key}: {value}':<{width}}  # {origin}")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """The JSON schema of a run's YAML file, for completion in editors."""
+    import json
+
+    from llmtrain.config.schema import build_json_schema
+
+    typer.echo(json.dumps(build_json_schema(), indent=2))
+
+
+@checkpoint_app.command("list")
+def checkpoint_list(run_folder: RunFolder) -> None:
+    """Checkpoints of a run: step, size, validation loss, whether they are whole."""
+    from llmtrain.stages.checkpoints import print_checkpoints
+
+    print_checkpoints(run_folder)
+
+
+@checkpoint_app.command("verify")
+def checkpoint_verify(run_folder: RunFolder) -> None:
+    """Check every file of every checkpoint against its sha256."""
+    from llmtrain.stages.checkpoints import verify_checkpoints
+
+    verify_checkpoints(run_folder)
+
+
+@app.command()
+def export(
+    run_folder: RunFolder,
+    output: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/export.")] = None,
+    step: Annotated[int | None, typer.Option(help="Checkpoint to export; default the newest.")] = None,
+) -> None:
+    """Write the model as a stock Hugging Face model, gated by logits and tokenizer parity."""
+    from llmtrain.stages.export import export_run
+
+    typer.echo(export_run(run_folder, output, step))
+
+
+@app.command()
+def generate(
+    run_folder: RunFolder,
+    prompt: Annotated[list[str], typer.Option(help="Text to continue; may be given several times.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 100,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 = the most likely token always.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw from the k most likely tokens; 0 = all.")] = 50,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    step: Annotated[int | None, typer.Option(help="Checkpoint to use; default the newest.")] = None,
+) -> None:
+    """Continue text with the model of a run."""
+    from llmtrain.stages.generate import generate_texts
+
+    for text in generate_texts(run_folder, prompt, max_new_tokens, temperature, top_k or None, seed, step):
+        typer.echo(text)
+
+
+@app.command()
+def dashboard(
+    root: Annotated[Path, typer.Argument(help="Folder that holds the runs.")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Open MLflow on 127.0.0.1."""
+    from llmtrain.stages.dashboard import open_dashboard
+
+    open_dashboard(root, port)
+
+
+@tracking_app.command("sync")
+def tracking_sync(run_folder: RunFolder) -> None:
+    """Send to MLflow what it missed while it was away."""
+    from llmtrain.tracking.mirror import sync_run
+
+    sync_run(run_folder)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print findings as JSON.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Remove build locks that nobody holds.")] = False,
+) -> None:
+    """Look at this machine: versions, compiler, ports, stale build locks, disk, GPU; each finding with its remedy."""
+    from llmtrain.stages.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(as_json=as_json, fix=fix))
+
+
+def main() -> None:
+    """Run the command line; user errors print one message and exit with their code."""
+    try:
+        app()
+    except LlmtrainError as error:
+        kind = "llmtrain" if not isinstance(error, ConfigError) else "configuration"
+        sys.stderr.write(f"{kind}: {error}\n" if "\n" not in str(error) else f"{kind}:\n{error}\n")
+        logging.getLogger(__name__).debug("raised here", exc_info=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
