@@ -1,0 +1,65 @@
+"""A digest of the weights that does not depend on how they are spread over ranks.
+
+In: flat float32 ranges of named tensors. Out: an unsigned 64-bit number. The digest of a model is the sum modulo 2^64
+of one scrambled number per element, made of the tensor's name, the element's flat position and its bits: ranges can be
+added in any order, by any rank. Elements with all bits zero count nothing, so rows of zero padding do not change it.
+
+It proves that a loader put every weight where it belongs; damaged files are found by their sha256. It is no defence
+against somebody who forges weights on purpose.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+
+_MASK = (1 << 64) - 1
+_CHUNK_NUMEL = 1 << 20
+
+
+def compute_range_digest(name: str, flat: torch.Tensor, start: int) -> int:
+    """Digest of one contiguous range of a tensor.
+
+    Args:
+        name: canonical name of the tensor.
+        flat: the elements, one-dimensional float32, on any device.
+        start: position of the first element in the flattened tensor.
+
+    Returns:
+        The share of these elements in the digest, 0 <= digest < 2^64.
+
+    Source:
+        The scrambling is SplitMix64's finalizer, Steele, Lea and Flood 2014, figure 17, on the golden-ratio sequence.
+    """
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    total = 0
+    for chunk_start in range(0, flat.numel(), _CHUNK_NUMEL):
+        chunk = flat.detach()[chunk_start : chunk_start + _CHUNK_NUMEL]
+        bits = chunk.view(torch.int32).to(torch.int64)
+        position = torch.arange(bits.numel(), dtype=torch.int64, device=bits.device)
+        state = position.add_(_signed(seed + start + chunk_start)).mul_(_signed(0x9E3779B97F4A7C15)).add_(bits)
+        scrambled = _scramble(state).mul_(bits.ne(0))
+        total += int(scrambled.sum())
+    return total & _MASK
+
+
+def combine_digests(digests: Iterable[int]) -> int:
+    """Digest of disjoint ranges together."""
+    return sum(digests) & _MASK
+
+
+def _scramble(state: torch.Tensor) -> torch.Tensor:
+    state = state.bitwise_xor_(_shift_right(state, 30)).mul_(_signed(0xBF58476D1CE4E5B9))
+    state = state.bitwise_xor_(_shift_right(state, 27)).mul_(_signed(0x94D049BB133111EB))
+    return state.bitwise_xor_(_shift_right(state, 31))
+
+
+def _shift_right(values: torch.Tensor, bits: int) -> torch.Tensor:
+    """Shift as if the 64 bits were unsigned; torch shifts the sign in."""
+    return (values >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+def _signed(value: int) -> int:
+    """The same 64 bits as a signed number, which is what torch takes."""
+    value &= _MASK
+    return value - (1 << 64) if value >> 63 else value
