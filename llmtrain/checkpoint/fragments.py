@@ -12,18 +12,22 @@ The moments are cut out of AdamW's own state by address: DeepSpeed's links to th
 first parameter group's first step and miss all other groups.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from deepspeed import DeepSpeedEngine
 
 from llmtrain.checkpoint.geometry import Box, split_flat_range
 from llmtrain.checkpoint.manifest import STATES
 from llmtrain.errors import CheckpointError
+
+if TYPE_CHECKING:  # importing deepspeed takes seconds, and engines are only looked at here
+    from deepspeed import DeepSpeedEngine
 
 _MOMENTS = STATES[1:]
 

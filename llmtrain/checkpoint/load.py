@@ -4,10 +4,11 @@ In: a committed checkpoint, a freshly built engine. Out: the engine as it was wh
 rank reads only the boxes that overlap what it holds.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
-
-from deepspeed import DeepSpeedEngine
+from typing import TYPE_CHECKING
 
 from llmtrain.checkpoint import fragments
 from llmtrain.checkpoint.agreement import gather_from_all, raise_together
@@ -16,6 +17,9 @@ from llmtrain.checkpoint.manifest import Manifest, read_manifest
 from llmtrain.checkpoint.save import TrainingState
 from llmtrain.checkpoint.tensor_file import PieceReader
 from llmtrain.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
 
 _NAMES_SHOWN = 3
 

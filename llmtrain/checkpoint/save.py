@@ -4,6 +4,8 @@ In: an engine between two steps and what the loop knows. Out: a committed checkp
 it owns; nothing is gathered except names, positions and hashes.
 """
 
+from __future__ import annotations
+
 import importlib.metadata
 import logging
 import math
@@ -11,10 +13,9 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from deepspeed import DeepSpeedEngine
 
 from llmtrain.checkpoint import fragments
 from llmtrain.checkpoint.agreement import gather_from_all, gather_to_first, own_rank
@@ -31,6 +32,9 @@ from llmtrain.checkpoint.manifest import (
 from llmtrain.checkpoint.retention import apply_retention
 from llmtrain.config.checkpoint import CheckpointConfig
 from llmtrain.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
 
 logger = logging.getLogger(__name__)
 
