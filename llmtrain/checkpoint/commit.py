@@ -82,6 +82,21 @@ def commit_checkpoint(
     return final
 
 
+def replace_manifest(checkpoint: Path, manifest: Manifest) -> None:
+    """Exchange the manifest of a committed checkpoint in one step. Rank 0 calls it.
+
+    Raises:
+        CheckpointError: it could not be written; the old one is still there.
+    """
+    temporary = checkpoint / (MANIFEST_NAME + _TEMPORARY_SUFFIX)
+    try:
+        _write_flushed(temporary, encode_manifest(manifest))
+        temporary.replace(checkpoint / MANIFEST_NAME)
+        _flush_directory(checkpoint)
+    except OSError as error:
+        raise CheckpointError(f"{temporary}: could not be written: {error}. The checkpoint is as it was.") from None
+
+
 def discard_checkpoint(checkpoint: Path) -> None:
     """Delete a checkpoint so that no reader sees it half-deleted: rename first, then remove."""
     trash = checkpoint.with_name(checkpoint.name + _TRASH_SUFFIX)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch.distributed as dist
 
-from llmtrain.checkpoint.agreement import gather_from_all, own_rank, raise_together
+from llmtrain.checkpoint.agreement import gather_from_all, own_rank
 from llmtrain.checkpoint.manifest import Manifest, parse_step, read_manifest
 from llmtrain.checkpoint.tensor_file import hash_file
 from llmtrain.errors import CheckpointError
@@ -58,8 +58,28 @@ def verify_checkpoint(checkpoint: Path, verify: Literal["size", "full"], *, part
     return manifest
 
 
+def find_problem(checkpoint: Path, verify: Literal["size", "full"]) -> str | None:
+    """What is wrong with a checkpoint. All ranks call it, share the hashing and get the same answer.
+
+    Args:
+        checkpoint: directory of one step.
+        verify: see `verify_checkpoint`.
+
+    Returns:
+        The problem in words, None when the checkpoint is whole.
+    """
+    problem = None
+    try:
+        verify_checkpoint(
+            checkpoint, verify, part=own_rank(), parts=dist.get_world_size() if dist.is_initialized() else 1
+        )
+    except (CheckpointError, OSError) as error:
+        problem = str(error)
+    return next((found for found in gather_from_all(problem) if found is not None), None)
+
+
 def find_latest(folder: Path, verify: Literal["size", "full"] = "full") -> Path | None:
-    """The newest whole checkpoint. All ranks call it, share the hashing and get the same answer.
+    """The newest whole checkpoint. All ranks call it and get the same answer.
 
     Args:
         folder: holds the checkpoints of a run.
@@ -71,23 +91,15 @@ def find_latest(folder: Path, verify: Literal["size", "full"] = "full") -> Path 
     Raises:
         CheckpointError: there are checkpoints, none is whole. Starting again would throw a run away in silence.
     """
-    part, parts = own_rank(), dist.get_world_size() if dist.is_initialized() else 1
-    candidates = gather_from_all(list_checkpoints(folder) if part == 0 else [])[0]
+    candidates = gather_from_all(list_checkpoints(folder) if own_rank() == 0 else [])[0]
     refused: list[str] = []
     for checkpoint in candidates:
-        problem = None
-        try:
-            verify_checkpoint(checkpoint, verify, part=part, parts=parts)
-        except (CheckpointError, OSError) as error:
-            problem = str(error)
-        try:
-            raise_together(problem)
-        except CheckpointError as error:
-            refused.append(str(error))
-            if part == 0:
-                logger.warning("%s refused, trying the one before it: %s", checkpoint.name, error)
-        else:
+        problem = find_problem(checkpoint, verify)
+        if problem is None:
             return checkpoint
+        refused.append(problem)
+        if own_rank() == 0:
+            logger.warning("%s refused, trying the one before it: %s", checkpoint.name, problem)
     if refused:
         raise CheckpointError(
             f"{folder}: {len(refused)} checkpoints, none is whole:\n" + "\n".join(refused) + "\nPut a copy back, or "

@@ -24,7 +24,8 @@ from llmtrain.errors import CheckpointError
 
 MANIFEST_NAME = "manifest.json"
 POINTER_NAME = "latest.json"
-STATES = ("weights", "exp_avg", "exp_avg_sq")
+StateName = Literal["weights", "exp_avg", "exp_avg_sq"]
+STATES: tuple[StateName, ...] = ("weights", "exp_avg", "exp_avg_sq")
 """What is stored of every parameter: float32 master weights and both Adam moments."""
 
 _STEP_DIRECTORY = re.compile(r"step-(\d{8,})")

@@ -4,20 +4,17 @@ In: a committed checkpoint. Out: tensors by canonical name, for export, generati
 """
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from llmtrain.checkpoint.digest import combine_digests, compute_range_digest
 from llmtrain.checkpoint.geometry import whole_box
-from llmtrain.checkpoint.manifest import read_manifest
+from llmtrain.checkpoint.manifest import StateName, read_manifest
 from llmtrain.checkpoint.tensor_file import PieceReader
 from llmtrain.errors import CheckpointError
 
 
-def read_state_dict(
-    checkpoint: Path, state: Literal["weights", "exp_avg", "exp_avg_sq"] = "weights"
-) -> dict[str, torch.Tensor]:
+def read_state_dict(checkpoint: Path, state: StateName = "weights") -> dict[str, torch.Tensor]:
     """Read every tensor of one kind, whole.
 
     Args:

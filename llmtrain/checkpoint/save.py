@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmtrain.checkpoint import fragments
-from llmtrain.checkpoint.agreement import gather_from_all, gather_to_first, own_rank
-from llmtrain.checkpoint.commit import commit_checkpoint
+from llmtrain.checkpoint.agreement import gather_from_all, gather_to_first, own_rank, raise_together
+from llmtrain.checkpoint.commit import commit_checkpoint, replace_manifest
 from llmtrain.checkpoint.digest import combine_digests, compute_range_digest
+from llmtrain.checkpoint.find import find_problem
 from llmtrain.checkpoint.manifest import (
     FileEntry,
     LogicalTensor,
     Manifest,
     Piece,
     check_coverage,
+    read_manifest,
     step_directory_name,
 )
 from llmtrain.checkpoint.retention import apply_retention
@@ -84,10 +86,14 @@ def save_checkpoint(
         CheckpointError: on all ranks, when the state cannot be saved or one rank could not write.
     """
     fragments.check_engine_is_supported(engine)
+    optimizer_step = _agree_on_optimizer_step(engine)
     file_name = f"rank{own_rank():05d}.safetensors"
     tensors, own_pieces, own_digest = _collect(engine, file_name)
     digest = combine_digests(gather_from_all(own_digest))
-    optimizer_step = _agree_on_optimizer_step(engine)
+    existing = folder / step_directory_name(state.step)
+    if _is_already_saved(existing, f"{digest:016x}", optimizer_step):
+        _note_validation(existing, state, metrics)
+        return existing
     all_pieces = gather_to_first(own_pieces)
     shapes = fragments.parameter_shapes(engine)
 
@@ -97,7 +103,7 @@ def save_checkpoint(
             consumed_samples=state.consumed_samples,
             optimizer_step=optimizer_step,
             validation_loss=_finite_or_none(state.validation_loss),
-            metrics={key: value for key, value in (metrics or {}).items() if math.isfinite(value)},
+            metrics=_keep_finite(metrics),
             weights_digest=f"{digest:016x}",
             tensors=_merge_pieces(all_pieces, shapes),
             files=files,
@@ -155,6 +161,34 @@ def _merge_pieces(
     }
 
 
+def _is_already_saved(checkpoint: Path, digest: str, optimizer_step: int) -> bool:
+    """Whether this very state was committed before, as after a resume without a step.
+
+    Writing it again would put the only good copy at risk for a moment.
+    """
+    if not gather_from_all(checkpoint.is_dir())[0] or find_problem(checkpoint, "full") is not None:
+        return False
+    manifest = read_manifest(checkpoint)
+    return manifest.weights_digest == digest and manifest.optimizer_step == optimizer_step
+
+
+def _note_validation(checkpoint: Path, state: TrainingState, metrics: Mapping[str, float] | None) -> None:
+    """Add what was measured since to the manifest of a state that is saved already."""
+    problem = None
+    if own_rank() == 0:
+        old = read_manifest(checkpoint)
+        loss = _finite_or_none(state.validation_loss)
+        new = {
+            "validation_loss": old.validation_loss if loss is None else loss,
+            "metrics": {**old.metrics, **_keep_finite(metrics)},
+        }
+        try:
+            replace_manifest(checkpoint, old.model_copy(update=new))
+        except CheckpointError as error:
+            problem = str(error)
+    raise_together(problem)
+
+
 def _collect_versions() -> dict[str, str]:
     packages = {name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES}
     return {"python": platform.python_version(), **packages}
@@ -162,3 +196,7 @@ def _collect_versions() -> dict[str, str]:
 
 def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def _keep_finite(metrics: Mapping[str, float] | None) -> dict[str, float]:
+    return {key: value for key, value in (metrics or {}).items() if math.isfinite(value)}

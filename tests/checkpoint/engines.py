@@ -1,6 +1,7 @@
 """A small odd-sized model in a DeepSpeed engine, for tests on ranks."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ KEEP_ALL = CheckpointConfig(keep_last=100)
 class OddModel(nn.Module):
     """Sizes that no number of ranks divides, tied weights, two groups of decay, vectors and a scalar-like scale."""
 
-    def __init__(self, width: int = 7) -> None:
+    def __init__(self, width: int = 7, extra_names: bool = False) -> None:
         super().__init__()
         self.embedding = nn.Embedding(11, width)
         self.norm = nn.LayerNorm(width)
@@ -26,6 +27,8 @@ class OddModel(nn.Module):
         self.down = nn.Linear(15, width, bias=False)
         self.head = nn.Linear(width, 11, bias=False)
         self.head.weight = self.embedding.weight
+        if extra_names:
+            self.unused = nn.Parameter(torch.ones(3))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Mean loss of predicting each token from itself, which has no solution but has gradients everywhere."""
@@ -33,6 +36,17 @@ class OddModel(nn.Module):
         mixed = torch.einsum("bti,kij->btkj", hidden, self.kernel).flatten(2)
         logits = self.head(self.down(mixed)).float()
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.roll(1, dims=1).flatten())
+
+
+def fake_engine(model: nn.Module, optimizer: torch.optim.Optimizer, zero_stage: int = 0, fp16: bool = False) -> Any:
+    """As much of a DeepSpeed engine as is looked at under ZeRO-0 on one rank."""
+    return SimpleNamespace(
+        module=model,
+        optimizer=optimizer,
+        basic_optimizer=optimizer,
+        fp16_enabled=lambda: fp16,
+        zero_optimization_stage=lambda: zero_stage,
+    )
 
 
 def start_deepspeed() -> Any:
@@ -44,11 +58,18 @@ def start_deepspeed() -> Any:
     return deepspeed
 
 
-def build_engine(zero_stage: int, dtype: str = "fp32", seed: int = 0, width: int = 7, **zero: Any) -> Any:
+def build_engine(
+    zero_stage: int,
+    dtype: str = "fp32",
+    seed: int = 0,
+    width: int = 7,
+    extra_names: bool = False,
+    grad_accum_dtype: str | None = None,
+) -> Any:
     """A fresh engine; ranks agree on the weights through the seed."""
     deepspeed = start_deepspeed()
     torch.manual_seed(seed)
-    model = OddModel(width)
+    model = OddModel(width, extra_names)
     if dtype == "bf16":
         model.to(torch.bfloat16)
     decayed = [p for p in model.parameters() if p.dim() > 1]
@@ -63,9 +84,10 @@ def build_engine(zero_stage: int, dtype: str = "fp32", seed: int = 0, width: int
             "gradient_accumulation_steps": 2,
             "gradient_clipping": 1.0,
             "bf16": {"enabled": dtype == "bf16"},
-            "zero_optimization": {"stage": zero_stage, "overlap_comm": False, **zero},
+            "zero_optimization": {"stage": zero_stage, "overlap_comm": False},
             "zero_allow_untested_optimizer": True,
             "steps_per_print": None,
+            "data_types": {"grad_accum_dtype": grad_accum_dtype},
         },
         dist_init_required=False,
     )
