@@ -58,7 +58,7 @@ def load_checkpoint(checkpoint: Path, engine: DeepSpeedEngine) -> TrainingState:
             f"{checkpoint}: the loaded weights have digest {digest}, the manifest says {manifest.weights_digest}. "
             "These are not the weights that were saved. Choose another step."
         )
-    return TrainingState(manifest.step, manifest.consumed_samples, manifest.validation_loss)
+    return TrainingState(manifest.step, manifest.consumed_samples, manifest.validation_loss, manifest.progress)
 
 
 def _check_same_model(checkpoint: Path, manifest: Manifest, own: Mapping[str, tuple[int, ...]]) -> None:

@@ -70,7 +70,7 @@ class Manifest(_Record):
     consumed_samples: _Count
     optimizer_step: _Count
     validation_loss: float | None
-    metrics: dict[str, float]
+    progress: dict[str, Any]
     weights_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     tensors: dict[str, LogicalTensor]
     files: dict[_FileName, FileEntry]
@@ -101,7 +101,7 @@ def parse_step(path: Path) -> int | None:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest as sealed JSON."""
+    """The manifest as sealed, strict JSON: numbers that are not finite become null."""
     body = manifest.model_dump(mode="json")
     return json.dumps({"sha256": _seal(body), **body}, allow_nan=False).encode() + b"\n"
 

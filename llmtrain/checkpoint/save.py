@@ -11,7 +11,7 @@ import logging
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,9 @@ class TrainingState:
     """Sequences of the global sample order consumed: the next one to read."""
     validation_loss: float | None = None
     """Last validation loss, for `checkpoint.keep_best`; None when none was measured."""
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    """What else the loop wants back, as plain JSON values: sums of an unfinished logging interval, counters.
+    Numbers that are not finite come back as None."""
 
 
 def save_checkpoint(
@@ -65,7 +68,6 @@ def save_checkpoint(
     *,
     config: Mapping[str, Any],
     retention: CheckpointConfig,
-    metrics: Mapping[str, float] | None = None,
     parent: str | None = None,
 ) -> Path:
     """Save and commit a checkpoint, then apply the retention rules. All ranks call it, between two steps.
@@ -73,10 +75,9 @@ def save_checkpoint(
     Args:
         folder: `checkpoints/` of the run, on a file system that every rank sees.
         engine: DeepSpeed engine with float32 master weights and a torch AdamW.
-        state: step, samples and validation loss.
+        state: where the loop stands; rank 0's is written.
         config: the resolved configuration as plain data (`Config.model_dump(mode="json")`).
         retention: section `checkpoint`.
-        metrics: numbers worth keeping beside the weights; those that are not finite are left out.
         parent: name of the checkpoint that this run was resumed from.
 
     Returns:
@@ -92,7 +93,7 @@ def save_checkpoint(
     digest = combine_digests(gather_from_all(own_digest))
     existing = folder / step_directory_name(state.step)
     if _is_already_saved(existing, f"{digest:016x}", optimizer_step):
-        _note_validation(existing, state, metrics)
+        _note_progress(existing, state)
         return existing
     all_pieces = gather_to_first(own_pieces)
     shapes = fragments.parameter_shapes(engine)
@@ -103,7 +104,7 @@ def save_checkpoint(
             consumed_samples=state.consumed_samples,
             optimizer_step=optimizer_step,
             validation_loss=_finite_or_none(state.validation_loss),
-            metrics=_keep_finite(metrics),
+            progress=dict(state.progress),
             weights_digest=f"{digest:016x}",
             tensors=_merge_pieces(all_pieces, shapes),
             files=files,
@@ -172,16 +173,13 @@ def _is_already_saved(checkpoint: Path, digest: str, optimizer_step: int) -> boo
     return manifest.weights_digest == digest and manifest.optimizer_step == optimizer_step
 
 
-def _note_validation(checkpoint: Path, state: TrainingState, metrics: Mapping[str, float] | None) -> None:
-    """Add what was measured since to the manifest of a state that is saved already."""
+def _note_progress(checkpoint: Path, state: TrainingState) -> None:
+    """Bring the manifest of a state that is saved already up to date: it may have been validated since."""
     problem = None
     if own_rank() == 0:
         old = read_manifest(checkpoint)
         loss = _finite_or_none(state.validation_loss)
-        new = {
-            "validation_loss": old.validation_loss if loss is None else loss,
-            "metrics": {**old.metrics, **_keep_finite(metrics)},
-        }
+        new = {"validation_loss": old.validation_loss if loss is None else loss, "progress": dict(state.progress)}
         try:
             replace_manifest(checkpoint, old.model_copy(update=new))
         except CheckpointError as error:
@@ -196,7 +194,3 @@ def _collect_versions() -> dict[str, str]:
 
 def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _keep_finite(metrics: Mapping[str, float] | None) -> dict[str, float]:
-    return {key: value for key, value in (metrics or {}).items() if math.isfinite(value)}

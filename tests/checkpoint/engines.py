@@ -110,7 +110,8 @@ def train(engine: Any, first_step: int, last_step: int) -> list[float]:
 
 def save(folder: Path, engine: Any, step: int, **options: Any) -> Path:
     """Save with everything kept."""
-    state = TrainingState(step, step * GLOBAL_BATCH_SIZE, options.pop("validation_loss", None))
+    told = {key: options.pop(key) for key in ("validation_loss", "progress") if key in options}
+    state = TrainingState(step, step * GLOBAL_BATCH_SIZE, **told)
     return save_checkpoint(folder, engine, state, config={"model": "odd"}, retention=KEEP_ALL, **options)
 
 

@@ -50,7 +50,7 @@ def make_manifest(
         consumed_samples=8 * step,
         optimizer_step=step,
         validation_loss=validation_loss,
-        metrics={},
+        progress={},
         weights_digest=f"{digest:016x}",
         tensors=tensors,
         files=dict(files),

@@ -29,9 +29,9 @@ def test_digest_equals_its_definition() -> None:
 
 
 def test_digest_is_the_same_however_a_tensor_is_cut() -> None:
-    flat = torch.randn(2_100_000, generator=torch.Generator().manual_seed(1))
+    flat = torch.randn(100_000, generator=torch.Generator().manual_seed(1))
     whole = compute_range_digest("w", flat, 0)
-    cuts = [0, 1, 17, 1 << 20, (1 << 20) + 3, 2_100_000]
+    cuts = [0, 1, 17, 1 << 15, (1 << 15) + 3, 100_000]
     parts = [compute_range_digest("w", flat[a:b], a) for a, b in pairwise(cuts)]
     assert combine_digests(reversed(parts)) == whole
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from llmtrain.checkpoint.save import TrainingState
-from tests.checkpoint.worlds import CASES, SAVED_BY_ONE, Facts, case_name
+from tests.checkpoint.worlds import CASES, PROGRESS, SAVED_BY_ONE, Facts, case_name
 
 Worlds = tuple[Path, Facts, list[Facts]]
 
@@ -22,7 +22,7 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(case: str, worlds:
 @pytest.mark.parametrize("case", [case_name(*case) for case in CASES])
 def test_loading_restores_states_parameters_and_counters(case: str, worlds: Worlds) -> None:
     for facts in worlds[2]:
-        assert facts[case]["state"] == TrainingState(step=3, consumed_samples=24, validation_loss=2.5)
+        assert facts[case]["state"] == TrainingState(3, 24, 2.5, PROGRESS)
         assert facts[case]["loaded states equal"]
         assert facts[case]["loaded parameters equal"]
         assert facts[case]["counters"] == facts[case]["counters of the saved run"]

@@ -39,6 +39,12 @@ def test_manifest_survives_writing_and_reading(tmp_path: Path) -> None:
     assert manifest.parameter_shapes == {"w": (6, 40)}
 
 
+def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
+    manifest = read_manifest(make_checkpoint(tmp_path, 7))
+    body = json.loads(encode_manifest(manifest.model_copy(update={"progress": {"a": float("nan"), "b": [1e400]}})))
+    assert body["progress"] == {"a": None, "b": [None]}
+
+
 def test_changed_number_is_noticed(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path, 7)
     path = checkpoint / MANIFEST_NAME

@@ -24,6 +24,7 @@ from tests.checkpoint.engines import GLOBAL_BATCH_SIZE, build_engine, full_state
 CASES = [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (2, "bf16"), (3, "bf16")]
 SAVED_BY_ONE = [(0, "fp32"), (1, "fp32"), (3, "bf16")]
 SAVED_AT, TRAINED_TO = 3, 6
+PROGRESS = {"loss_sums": [0.1, 1e-300, 2.0**60], "steps": 7, "note": None}
 
 Facts = dict[str, Any]
 
@@ -78,7 +79,7 @@ def world_of_one(folder: Path) -> Facts:
 def run_resume_case(folder: Path, zero_stage: int, dtype: str) -> Facts:
     engine = build_engine(zero_stage, dtype)
     train(engine, 0, SAVED_AT)
-    checkpoint = save(folder, engine, SAVED_AT, validation_loss=2.5, metrics={"a": 1.5, "b": float("nan")}, parent="p")
+    checkpoint = save(folder, engine, SAVED_AT, validation_loss=2.5, progress=PROGRESS, parent="p")
     saved = full_states(engine)
     weights_when_saved = full_weights(engine)
     losses = train(engine, SAVED_AT, TRAINED_TO)
@@ -171,14 +172,14 @@ def forge_weights(checkpoint: Path) -> None:
 def save_the_same_state_twice(folder: Path) -> Facts:
     engine = build_engine(1)
     train(engine, 0, 1)
-    checkpoint = save(folder, engine, 1, metrics={"a": 1.0})
+    checkpoint = save(folder, engine, 1, progress={"a": 1.0})
     before = (checkpoint / "rank00000.safetensors").stat().st_ino
-    again = save(folder, engine, 1, validation_loss=3.5, metrics={"b": 2.0})
+    again = save(folder, engine, 1, validation_loss=3.5, progress={"b": 2.0})
     manifest = read_manifest(checkpoint)
     facts: Facts = {
         "same directory": again == checkpoint,
         "files untouched": (checkpoint / "rank00000.safetensors").stat().st_ino == before,
-        "measured": (manifest.validation_loss, manifest.metrics),
+        "measured": (manifest.validation_loss, manifest.progress),
     }
     train(engine, 1, 2)
     save(folder, engine, 1)
