@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ORDER = ["errors", "config", "process", "tokenizer", "shards", "plan", "data", "model", "losses", "optim", "parallel"]
+ORDER = ["errors", "config", "process", "tokenizer", "shards", "plan", "data", "losses", "model", "optim", "parallel"]
 ORDER += ["checkpoint", "tracking", "training", "posttraining", "stages", "__main__"]
 DATA_PIPELINES_MAY_IMPORT = {"errors", "config", "process", "tokenizer", "shards"}
 TORCH_FREE = ("llmtrain.config", "llmtrain.process", "llmtrain.plan", "llmtrain.tokenizer", "llmtrain.shards")

@@ -1,0 +1,1 @@
+"""Token shards -> batches: mixture, sample order, packing, loader."""

@@ -1,0 +1,3 @@
+"""The label that means "no target here"."""
+
+IGNORE_INDEX = -100
