@@ -13,11 +13,15 @@ def build_parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[s
         model: the network; a parameter sharded by ZeRO-3 is judged by its full shape.
         weight_decay: of the first group.
     """
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for parameter in model.parameters():
         shape = getattr(parameter, "ds_shape", parameter.shape)
         (decayed if len(shape) >= 2 else kept).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    groups: list[dict[str, object]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 

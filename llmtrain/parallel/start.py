@@ -45,12 +45,8 @@ def start_distributed(world: World, timeout_seconds: float) -> torch.device:
         ParallelError: the ranks did not meet in time, or there are more ranks than GPUs.
     """
     device = pick_device(world)
-    os.environ.setdefault("DS_ACCELERATOR", device.type)
     if world.master_address in _LOOPBACK:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    import deepspeed  # after DS_ACCELERATOR is set, which its import reads
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     try:
         _join(world, backend, timedelta(seconds=timeout_seconds))
@@ -59,13 +55,22 @@ def start_distributed(world: World, timeout_seconds: float) -> torch.device:
             f"rank {world.rank}: could not meet {world.world_size} ranks at {world.master_address}:{world.master_port} "
             f"within {timeout_seconds:.0f} s: {error}. Check that every node runs and reaches that address."
         ) from error
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    prepare_deepspeed(device)
     return device
+
+
+def prepare_deepspeed(device: torch.device) -> None:
+    """Hand the process group that exists to DeepSpeed, with the build of its collective switched off."""
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    import deepspeed  # after DS_ACCELERATOR is set, which its import reads
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
 
 
 def _join(world: World, backend: str, timeout: timedelta) -> None:
     if world.world_size == 1:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+        dist.init_process_group(backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1, timeout=timeout)
         return
     dist.init_process_group(
         backend,
