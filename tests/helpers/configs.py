@@ -1,5 +1,6 @@
 """A small, complete configuration for tests, and files of it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,5 +38,7 @@ def write_tiny_config(folder: Path, **sections: dict[str, Any]) -> Path:
 
 
 def load_tiny_config(folder: Path, *overrides: str) -> Config:
-    """The tiny configuration with overrides."""
-    return load_config([write_tiny_config(folder)], list(overrides)).config
+    """The tiny configuration with overrides; several processes may call it at once."""
+    own = folder / f"process-{os.getpid()}"
+    own.mkdir(exist_ok=True)
+    return load_config([write_tiny_config(own)], list(overrides)).config
