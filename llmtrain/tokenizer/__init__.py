@@ -1,0 +1,1 @@
+"""Text <-> ids: the SentencePiece tokenizer, its special tokens, its exact twin for Hugging Face. No torch."""

@@ -1,0 +1,85 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_pipelines.train_tokenizer import train_tokenizer
+from data_pipelines.write_shards import is_validation, write_shards
+from llmtrain.config.corpus import TokenizerConfig
+from llmtrain.errors import DataError
+from llmtrain.shards.reader import ShardedTokens, open_data
+from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
+from tests.helpers.texts import stdlib_texts
+
+DOCUMENTS = [piece for text in stdlib_texts() for piece in text.split("\n\n") if piece]
+SETTINGS: dict[str, Any] = {
+    "source": "code",
+    "licence": "PSF-2.0",
+    "provenance": {"modules": 11},
+    "validation_fraction": 0.1,
+    "shard_tokens": 20_000,
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    config = TokenizerConfig(vocab_size=500, train_characters=100_000)
+    return train_tokenizer({"code": lambda: iter(DOCUMENTS)}, config, tmp_path_factory.mktemp("t") / "tokenizer")
+
+
+def decode_documents(folder: Path, tokenizer: Tokenizer) -> list[str]:
+    shards = ShardedTokens(folder)
+    texts = []
+    for shard, start in enumerate(shards.shard_starts[:-1].tolist()):
+        first = 0
+        for end in shards.document_ends(shard).tolist():
+            ids = shards.read(start + first, end - first).tolist()
+            assert (ids[0], ids[-1]) == (tokenizer.bos_id, tokenizer.eos_id)
+            texts.append(tokenizer.decode(ids[1:-1]))
+            first = end
+    return texts
+
+
+def test_every_document_is_in_exactly_one_split_as_it_was(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    write_shards(DOCUMENTS, tmp_path, tokenizer, threads=2, progress=lambda *row: seen.append(row), **SETTINGS)
+    train = decode_documents(tmp_path / "train", tokenizer)
+    validation = decode_documents(tmp_path / "validation", tokenizer)
+    assert train == [text for text in DOCUMENTS if not is_validation(text, 0.1)]
+    assert validation == [text for text in DOCUMENTS if is_validation(text, 0.1)]
+    assert len(ShardedTokens(tmp_path / "train").manifest.shards) > 1
+    assert sum(documents for documents, _ in seen) == len(DOCUMENTS)
+    assert sum(characters for _, characters in seen) == sum(map(len, DOCUMENTS))
+
+
+def test_the_shards_do_not_depend_on_threads(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    one = write_shards(DOCUMENTS, tmp_path / "one", tokenizer, threads=1, **SETTINGS)
+    two = write_shards(DOCUMENTS, tmp_path / "two", tokenizer, threads=2, **SETTINGS)
+    assert one == two
+
+
+def test_the_manifest_tells_what_the_shards_are(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    write_shards(DOCUMENTS, tmp_path / "shards" / "code", tokenizer, threads=1, **SETTINGS)
+    opened = open_data(tmp_path, "train")["code"]
+    opened.verify()
+    assert opened.manifest.tokenizer_sha256 == tokenizer.sha256
+    assert (opened.manifest.licence, opened.manifest.provenance) == ("PSF-2.0", {"modules": 11})
+
+
+def test_a_split_without_documents_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a single document of source 'code'"):
+        write_shards(
+            [text for text in DOCUMENTS if not is_validation(text, 0.1)], tmp_path, tokenizer, threads=1, **SETTINGS
+        )
+
+
+def test_a_full_disk_names_the_folder_and_leaves_no_manifest(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("llmtrain.shards.writer.os.fsync", fail)
+    with pytest.raises(DataError, match="No space left on device.*Free some space"):
+        write_shards(DOCUMENTS, tmp_path, tokenizer, threads=1, **SETTINGS)
+    assert list(tmp_path.rglob("manifest.json")) == []
