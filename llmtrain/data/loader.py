@@ -16,10 +16,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from llmtrain.config.data import DataConfig
 from llmtrain.config.root import Config
 from llmtrain.data.mixture import resolve_mixture
 from llmtrain.data.order import SampleOrder
-from llmtrain.data.rows import PackedRows, Rows, StreamRows, open_rows
+from llmtrain.data.rows import Ids, PackedRows, Rows, StreamRows, open_rows
 from llmtrain.plan.build import Plan
 from llmtrain.shards.reader import ShardedTokens
 
@@ -97,18 +98,18 @@ class TrainingLoader:
         for source in np.unique(sources).tolist():
             here = np.flatnonzero(sources == source)
             rows.put(here, self._readers[source].read(windows[here]))
-        batch = make_batch(rows, sources, self._data.mask_across_documents, self._data.reset_position_ids)
+        batch = make_batch(rows, sources, self._data)
         return split_batch(batch, plan.micro_batch_size)
 
 
-def make_batch(rows: Rows, sources: np.ndarray, mask_across_documents: bool, reset_position_ids: bool) -> Batch:
-    """Rows as tensors."""
+def make_batch(rows: Rows, sources: Ids, config: DataConfig) -> Batch:
+    """Rows as tensors, with what masking and position reset need."""
     return Batch(
         input_ids_BT=torch.from_numpy(rows.input_ids_NT),
         labels_BT=torch.from_numpy(rows.labels_NT),
         source_ids_B=torch.from_numpy(sources),
-        position_ids_BT=torch.from_numpy(rows.compute_position_ids()) if reset_position_ids else None,
-        document_ids_BT=torch.from_numpy(rows.document_ids_NT) if mask_across_documents else None,
+        position_ids_BT=torch.from_numpy(rows.compute_position_ids()) if config.reset_position_ids else None,
+        document_ids_BT=torch.from_numpy(rows.document_ids_NT) if config.mask_across_documents else None,
     )
 
 

@@ -115,16 +115,16 @@ def open_pack_index(shards: ShardedTokens, shard: int, sequence_length: int) -> 
         DataError: it is missing, or belongs to another shard.
     """
     path = _index_path(shards, shard, sequence_length)
-    remedy = "Remove it; the next start writes it again."
+    remedy = "Remove the file; the next run writes it again."
     try:
         with path.open("rb") as file:
             raw = file.read(_HEADER_BYTES)
-        _, version, length, rows, segments, sha256 = _HEADER.unpack(raw)
+        magic, version, length, rows, segments, sha256 = _HEADER.unpack(raw)
         size = path.stat().st_size
     except (OSError, struct.error) as error:
         raise DataError(f"pack index {path}: cannot be read: {error}. {remedy}") from error
     expected = bytes.fromhex(shards.manifest.shards[shard].sha256)
-    if (version, length, sha256) != (_VERSION, sequence_length, expected):
+    if (magic, version, length, sha256) != (_MAGIC, _VERSION, sequence_length, expected):
         raise DataError(f"pack index {path}: belongs to another shard, length or version. {remedy}")
     if size != _HEADER_BYTES + 8 * (rows + 1 + 2 * segments):
         raise DataError(f"pack index {path}: {size:,} bytes do not hold {rows:,} rows: truncated. {remedy}")

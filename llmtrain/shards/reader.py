@@ -1,7 +1,7 @@
 """Reads the shards of one source and split as one long stream of tokens.
 
-Opening reads the manifest only; a shard is mapped, and its header checked, when it is first touched. So opening costs
-the same for a megabyte and for a trillion tokens.
+Opening reads the manifest and asks for the size of each file; a shard is mapped, and its header checked, when it is
+first touched. So opening a trillion tokens takes milliseconds.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class ShardedTokens:
         """Open a folder.
 
         Raises:
-            DataError: the manifest is missing or damaged.
+            DataError: the manifest is missing or damaged, or a shard has not the size it names.
         """
         self.folder = folder
         self.manifest, self.manifest_sha256 = read_manifest(folder)
@@ -33,6 +33,7 @@ class ShardedTokens:
         counts = [entry.token_count for entry in self.manifest.shards]
         self._starts = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
         self._tokens: list[Tokens | None] = [None] * len(counts)
+        self._check_sizes()
 
     @property
     def shard_starts(self) -> NDArray[np.int64]:
@@ -82,6 +83,17 @@ class ShardedTokens:
             if digest != entry.sha256:
                 raise DataError(
                     f"shard {path}: sha256 is {digest}, the manifest says {entry.sha256}: damaged. "
+                    "Write it again with `llmtrain data prepare`."
+                )
+
+    def _check_sizes(self) -> None:
+        for entry in self.manifest.shards:
+            path = self.folder / entry.file
+            size = path.stat().st_size if path.is_file() else None
+            if size != entry.bytes:
+                found = "missing" if size is None else f"{size:,} bytes"
+                raise DataError(
+                    f"shard {path}: {found}, the manifest says {entry.bytes:,} bytes: truncated, replaced or lost. "
                     "Write it again with `llmtrain data prepare`."
                 )
 

@@ -79,8 +79,16 @@ class ShardWriter:
         Args:
             flat_ids: token ids of all, one document after the other.
             lengths: tokens of each; their sum is the length of `flat_ids`.
+
+        Raises:
+            DataError: an id is outside the vocabulary.
         """
         ends = np.cumsum(lengths, dtype=np.uint64)
+        if len(flat_ids) and not 0 <= int(flat_ids.min()) <= int(flat_ids.max()) < self._manifest.vocab_size:
+            raise DataError(
+                f"{self._folder}: token ids from {flat_ids.min()} to {flat_ids.max()} for a vocabulary of "
+                f"{self._manifest.vocab_size}. Encode the text with the tokenizer that the shards name."
+            )
         first = 0
         while first < len(ends):
             base = int(ends[first - 1]) if first else 0

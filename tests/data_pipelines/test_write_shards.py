@@ -80,6 +80,6 @@ def test_a_full_disk_names_the_folder_and_leaves_no_manifest(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("llmtrain.shards.writer.os.fsync", fail)
-    with pytest.raises(DataError, match="No space left on device.*Free some space"):
+    with pytest.raises(DataError, match=r"No space left on device.*Free some space"):
         write_shards(DOCUMENTS, tmp_path, tokenizer, threads=1, **SETTINGS)
     assert list(tmp_path.rglob("manifest.json")) == []
