@@ -45,8 +45,11 @@ class Batch:
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         """The batch with a function applied to each of its tensors."""
-        tensors: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self)(**{name: None if tensor is None else function(tensor) for name, tensor in tensors.items()})
+        mapped: dict[str, Any] = {
+            field.name: None if (tensor := getattr(self, field.name)) is None else function(tensor)
+            for field in fields(self)
+        }
+        return type(self)(**mapped)
 
 
 class TrainingLoader:

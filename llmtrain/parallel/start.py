@@ -70,7 +70,9 @@ def prepare_deepspeed(device: torch.device) -> None:
 
 def _join(world: World, backend: str, timeout: timedelta) -> None:
     if world.world_size == 1:
-        dist.init_process_group(backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1, timeout=timeout)
+        dist.init_process_group(
+            backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1, timeout=timeout
+        )
         return
     dist.init_process_group(
         backend,

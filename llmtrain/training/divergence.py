@@ -1,5 +1,7 @@
 """Tell a run that has gone wrong from one that merely had a bad batch."""
 
+from collections.abc import Mapping
+
 from llmtrain.errors import DivergenceError
 
 
@@ -10,6 +12,14 @@ class DivergenceMonitor:
         self._max_increase, self._patience_steps = max_increase, patience_steps
         self._lowest = float("inf")
         self._steps_above = 0
+
+    def state(self) -> dict[str, float]:
+        """What must survive a restart."""
+        return {"lowest": self._lowest, "steps_above": self._steps_above}
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Continue where a checkpoint stood."""
+        self._lowest, self._steps_above = state["lowest"], int(state["steps_above"])
 
     def update(self, step: int, loss: float) -> None:
         """Take the loss of one optimizer step.

@@ -1,0 +1,174 @@
+"""Stage `pretrain`: assemble a run and train.
+
+launch_pretrain   the command on one machine: check what can be checked, then start the ranks
+run_rank          one rank: data, plan, layout, engine, resume, loop, summary
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import rich.box
+from rich.console import Console
+from rich.table import Table
+
+from llmtrain.config.loader import LoadedConfig
+from llmtrain.config.root import Config
+from llmtrain.config.show import describe_config
+from llmtrain.errors import EXIT_SAVED_AFTER_SIGNAL, DivergenceError
+from llmtrain.plan.build import Plan, build_plan
+from llmtrain.process.launch import run_ranks_here
+from llmtrain.process.logs import configure_logging
+from llmtrain.process.signals import StopRequest
+from llmtrain.process.world import World
+from llmtrain.stages.run_folder import CONFIG_NAME, locked_run_folder, start_run_folder
+from llmtrain.stages.training_data import TrainingData, open_training_data
+from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmtrain.tracking.run_folder import RunWriter
+
+logger = logging.getLogger(__name__)
+
+
+def print_plan(loaded: LoadedConfig, world_size: int) -> None:
+    """What a run would do: every key with its origin, then the derived numbers. Standard output."""
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table("key", "value", "from", box=rich.box.SIMPLE_HEAD)
+    for row in describe_config(loaded):
+        table.add_row(*row)
+    console.print(table)
+    console.print(_plan_table(build_plan(loaded.config, world_size, _find_vocab_size(loaded.config))))
+
+
+def launch_pretrain(loaded: LoadedConfig, num_ranks: int) -> int:
+    """Check, then start ranks on this machine.
+
+    Returns:
+        The exit code of the run: 0, 75 (saved after a signal), or that of the rank that failed.
+    """
+    configure_logging(World())
+    config = loaded.config
+    plan = build_plan(config, num_ranks, open_training_data(config.data).tokenizer.vocab_size)
+    with locked_run_folder(config.run.folder):
+        start_run_folder(config)
+    Console(stderr=True).print(_plan_table(plan))
+    resolved = config.run.folder / CONFIG_NAME
+    return run_ranks_here(["pretrain", str(resolved)], num_ranks, config.run.folder / "logs")
+
+
+def run_rank(config: Config, world: World) -> int:
+    """Train as one of the ranks.
+
+    Returns:
+        0, or 75 when a signal stopped the run after saving.
+    """
+    from llmtrain.parallel.start import start_distributed, stop_distributed
+
+    configure_logging(world)
+    data = open_training_data(config.data)
+    plan = build_plan(config, world.world_size, data.tokenizer.vocab_size)
+    device = start_distributed(world, config.parallel.communication_timeout_seconds)
+    try:
+        with _own_run_folder(config, world) as writer:
+            steps = _train(config, plan, world, device, data, writer)
+    finally:
+        stop_distributed()
+    return 0 if steps == plan.train_steps else EXIT_SAVED_AFTER_SIGNAL
+
+
+def _train(
+    config: Config, plan: Plan, world: World, device: "torch.device", data: TrainingData, writer: "RunWriter | None"
+) -> int:
+    """Assemble and train on one rank; returns the optimizer steps taken in all."""
+    from llmtrain.data.loader import build_loader
+    from llmtrain.parallel.engine import Engine
+    from llmtrain.parallel.layout import build_layout
+    from llmtrain.stages.pretrain_parts import build_evaluation, build_meter, finish_run, prepare_packing
+    from llmtrain.tracking.console import TrainingConsole
+    from llmtrain.training.divergence import DivergenceMonitor
+    from llmtrain.training.loop import TrainingRun, train
+    from llmtrain.training.recorder import Recorder
+    from llmtrain.training.resume import Saver
+    from llmtrain.training.sampler import sample_texts
+
+    started = time.time()
+    layout = build_layout(plan, world.rank)
+    prepare_packing(config, plan, data)
+    loader = build_loader(config, plan, data.train, layout.data_parallel_rank)
+    sources = loader.order.mixture.names
+    engine = Engine(config, plan, layout, device, len(sources))
+    validation, batches = build_evaluation(config, plan, data, sources, layout.data_parallel_rank)
+    meter = build_meter(config, plan, device, loader)
+    monitor = DivergenceMonitor(config.training.divergence_loss_increase, config.training.divergence_patience_steps)
+    recorder = Recorder(sources, data.train, config.training.log_every_steps, plan.train_steps, writer, meter)
+    saver = Saver(config, plan, recorder, monitor, data.identity)
+    first_step = saver.resume_or_start(engine)
+    if writer is not None:
+        writer.resume(first_step)
+        writer.log_event("started", first_step=first_step, world_size=plan.world_size, zero_stage=plan.zero_stage)
+        recorder.console = TrainingConsole(first_step, plan.train_steps)
+    stop = StopRequest()
+    stop.install()
+    run = TrainingRun(
+        config,
+        plan,
+        engine,
+        loader,
+        recorder,
+        monitor,
+        stop,
+        evaluate=lambda: engine.evaluate(batches),
+        sample=lambda: sample_texts(engine, data.tokenizer, config.sampling, config.run.seed),
+        save=lambda step: saver.save(engine, step),
+    )
+    try:
+        steps = train(run, first_step)
+    except DivergenceError as error:
+        if writer is not None:
+            writer.log_event("diverged", message=str(error))
+        raise
+    finally:
+        loader.close()
+        recorder.close()
+    if writer is not None:
+        writer.log_event("finished" if steps == plan.train_steps else "stopped", step=steps)
+        if steps == plan.train_steps:
+            finish_run(config, plan, data, validation, meter, writer, seconds=time.time() - started)
+    return steps
+
+
+@contextmanager
+def _own_run_folder(config: Config, world: World) -> "Iterator[RunWriter | None]":
+    """Rank 0 holds the run folder and writes into it; the others write nothing."""
+    from llmtrain.tracking.run_folder import RunWriter
+
+    if not world.is_first:
+        yield None
+        return
+    with locked_run_folder(config.run.folder):
+        start_run_folder(config)
+        writer = RunWriter(config.run.folder)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+def _plan_table(plan: Plan) -> Table:
+    table = Table(box=rich.box.SIMPLE_HEAD, show_header=False)
+    for name, value in plan.describe():
+        table.add_row(name, value)
+    return table
+
+
+def _find_vocab_size(config: Config) -> int:
+    """Of the tokenizer on disk, or of the one the corpus section would train."""
+    folder = config.data.folder / "tokenizer"
+    if folder.is_dir() or config.corpus is None:
+        return Tokenizer.load(folder).vocab_size
+    return config.corpus.tokenizer.vocab_size

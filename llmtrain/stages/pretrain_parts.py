@@ -1,0 +1,82 @@
+"""Parts of stage `pretrain` that need more than one line to assemble."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+
+from llmtrain.config.root import Config
+from llmtrain.data.baselines import MAX_TRAIN_TOKENS, Baselines, compute_baselines
+from llmtrain.data.loader import Batch, TrainingLoader
+from llmtrain.data.rows import Rows
+from llmtrain.data.validation import read_validation_rows, share_validation
+from llmtrain.plan.build import Plan
+from llmtrain.shards.packing import build_pack_indexes
+from llmtrain.stages.training_data import TrainingData
+from llmtrain.tracking.run_folder import RunWriter
+from llmtrain.tracking.throughput import ThroughputMeter, measure_matmul_peak
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_packing(config: Config, plan: Plan, data: TrainingData) -> None:
+    """Write the pack indexes that `data.packing: best_fit` needs and that are not there yet; rank 0 does it."""
+    if config.data.packing == "best_fit" and dist.get_rank() == 0:
+        for name, opened in data.train.items():
+            written = build_pack_indexes(opened, plan.sequence_length)
+            if written:
+                logger.info("%s: packed %d shards into rows of %d tokens", name, written, plan.sequence_length)
+    dist.barrier()
+
+
+def build_evaluation(
+    config: Config, plan: Plan, data: TrainingData, sources: Sequence[str], data_parallel_rank: int
+) -> tuple[dict[str, Rows], list[Batch]]:
+    """Validation windows of each source of the mixture, and this rank's share of them as batches."""
+    shards = {name: data.validation[name] for name in sources}
+    rows = read_validation_rows(shards, config.data, plan.sequence_length, config.evaluation.sequences_per_source)
+    batches = share_validation(rows, config.data, plan.micro_batch_size, plan.data_parallel_size, data_parallel_rank)
+    return rows, batches
+
+
+def build_meter(config: Config, plan: Plan, device: torch.device, loader: TrainingLoader) -> ThroughputMeter:
+    """The throughput meter; measures the matmul peak of all ranks at once unless `tracking.peak_flops` is given."""
+    peak = config.tracking.peak_flops
+    if peak is None:
+        dist.barrier()
+        peak = measure_matmul_peak(device, getattr(torch, config.precision.compute_dtype))
+    peaks = torch.tensor(peak, dtype=torch.float64, device=device)
+    dist.all_reduce(peaks)
+    return ThroughputMeter(
+        tokens_per_step=plan.tokens_per_step,
+        flops_per_token=plan.flops_per_token,
+        peak_flops=float(peaks),
+        device=device,
+        read_wait_seconds=lambda: loader.wait_seconds,
+    )
+
+
+def compute_baselines_by_source(plan: Plan, data: TrainingData, validation: Mapping[str, Rows]) -> dict[str, Baselines]:
+    """Unigram and bigram of each source on its validation windows."""
+    return {
+        name: compute_baselines(data.train[name].read(0, MAX_TRAIN_TOKENS), rows, plan.shape.vocab_size)
+        for name, rows in validation.items()
+    }
+
+
+def finish_run(
+    config: Config,
+    plan: Plan,
+    data: TrainingData,
+    validation: Mapping[str, Rows],
+    meter: ThroughputMeter,
+    writer: RunWriter,
+    seconds: float,
+) -> None:
+    """Write summary.json and the picture of the run; rank 0 calls it at the end."""
+    from llmtrain.tracking.summary import build_summary, plot_run
+
+    baselines = compute_baselines_by_source(plan, data, validation)
+    writer.write_summary(build_summary(config, plan, baselines, meter, seconds))
+    plot_run(config.run.folder, config.run.folder / "curves.png")

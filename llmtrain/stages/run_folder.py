@@ -1,0 +1,97 @@
+"""The folder of a run: who may write there, and whether a configuration may continue what lies in it."""
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llmtrain.config.compare import find_changes
+from llmtrain.config.loader import dump_config, validate
+from llmtrain.config.root import Config
+from llmtrain.config.yaml_reader import read_yaml
+from llmtrain.errors import ConfigError
+from llmtrain.shards.manifest import write_atomically
+
+logger = logging.getLogger(__name__)
+
+CONFIG_NAME = "config.yaml"
+LOCK_NAME = "run.lock"
+
+# What a checkpoint was made with; everything else may change when a run continues.
+FIXED = (
+    "run.seed",
+    "model.",
+    "data.sources",
+    "data.temperature",
+    "data.packing",
+    "data.mask_across_documents",
+    "data.reset_position_ids",
+    "batch.sequence_length",
+    "batch.global_batch_size",
+)
+
+
+def load_run_config(run_folder: Path) -> Config:
+    """The configuration a run was made with.
+
+    Raises:
+        ConfigError: there is no run in that folder.
+    """
+    path = run_folder / CONFIG_NAME
+    if not path.is_file():
+        raise ConfigError(
+            f"{run_folder}: no run here, {CONFIG_NAME} is missing. Give a run folder such as runs/quickstart."
+        )
+    return validate(*read_yaml(path))
+
+
+def check_continuation(config: Config) -> None:
+    """Refuse to continue another run; say which changed keys take effect from here on.
+
+    Raises:
+        ConfigError: the folder holds a run whose fixed keys differ; every one of them is named.
+    """
+    folder = config.run.folder
+    if not (folder / CONFIG_NAME).is_file():
+        return
+    changes = find_changes(load_run_config(folder), config)
+    fixed = [change for change in changes if change[0].startswith(FIXED)]
+    if fixed:
+        rows = "\n".join(f"  {key}: {old} there, {new} here" for key, old, new in fixed)
+        raise ConfigError(
+            f"{folder}: holds a run made with other values of keys that cannot change:\n{rows}\n"
+            "Choose another run.name to start anew, or put these values back to continue."
+        )
+    for key, old, new in changes:
+        logger.info("%s: %s until now, %s from here on", key, old, new)
+
+
+def start_run_folder(config: Config) -> None:
+    """Write the resolved configuration, unless the folder belongs to another run; the caller holds the folder."""
+    check_continuation(config)
+    write_atomically(config.run.folder / CONFIG_NAME, dump_config(config).encode())
+
+
+@contextmanager
+def locked_run_folder(folder: Path) -> Iterator[None]:
+    """Hold the run folder, so that two runs never write into one.
+
+    Raises:
+        ConfigError: another process holds it; its id and host are named.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_NAME).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise ConfigError(
+                f"{folder}: a run is using this folder ({lock.read().strip() or 'unknown process'}). "
+                "Wait for it, stop it, or choose another run.name."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
+        lock.flush()
+        yield

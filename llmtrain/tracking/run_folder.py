@@ -1,0 +1,93 @@
+"""What a run writes about itself: lines appended to files of the run folder.
+
+    metrics.jsonl   {"step": 10, "time": 1790000000.0, "metrics": {"train/loss": 3.2}}
+    samples.jsonl   {"step": 100, "time": ..., "prompt": "The ", "text": "..."}
+    events.jsonl    {"time": ..., "event": "started", ...}
+    summary.json    at the end
+
+A line is handed to the operating system at once, so a killed process loses none; the loop never waits for a disk.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+METRICS_NAME, SAMPLES_NAME, EVENTS_NAME = "metrics.jsonl", "samples.jsonl", "events.jsonl"
+SUMMARY_NAME = "summary.json"
+
+
+class RunWriter:
+    """Appends to the files of one run folder; rank 0 has one."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._files: dict[str, TextIO] = {}
+
+    def resume(self, step: int) -> None:
+        """Forget what lies after `step`: it will be done again. A line torn by a kill is dropped."""
+        for name in (METRICS_NAME, SAMPLES_NAME):
+            kept = [line for line in read_lines(self._folder / name) if line["step"] <= step]
+            write_whole(self._folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+
+    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append numbers of one step; all are finite."""
+        self._append(METRICS_NAME, {"step": step, "time": time.time(), "metrics": dict(metrics)})
+
+    def log_sample(self, step: int, prompt: str, text: str) -> None:
+        """Append generated text."""
+        self._append(SAMPLES_NAME, {"step": step, "time": time.time(), "prompt": prompt, "text": text})
+
+    def log_event(self, event: str, **fields: Any) -> None:
+        """Append something that happened once: start, resume, save, stop, failure."""
+        self._append(EVENTS_NAME, {"time": time.time(), "event": event, **fields})
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary; it appears whole or not at all."""
+        write_whole(self._folder / SUMMARY_NAME, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _append(self, name: str, line: Mapping[str, Any]) -> None:
+        if name not in self._files:
+            self._files[name] = (self._folder / name).open("a", encoding="utf-8", buffering=1)
+        self._files[name].write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a file; a torn last line, and everything after a broken one, is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def read_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every metric of a run as (step, value), in the order written."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    for line in read_lines(folder / METRICS_NAME):
+        for name, value in line["metrics"].items():
+            series.setdefault(name, []).append((line["step"], value))
+    return series
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file; it never holds half of the text."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,74 @@
+"""The loop, the same for every layout.
+
+for each optimizer step:
+    micro-batches <- loader        prefetched, a function of the step number
+    engine.train_step              forward, backward, refuse a loss that is not finite, update
+    recorder.add                   metrics every log_every_steps
+    evaluate, sample, save         when due, and at the end
+    stop                           when any rank was asked to, after saving
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llmtrain.config.root import Config
+from llmtrain.data.loader import TrainingLoader
+from llmtrain.optim.schedule import compute_learning_rate
+from llmtrain.parallel.engine import Engine, SourceLosses
+from llmtrain.plan.build import Plan
+from llmtrain.process.signals import StopRequest
+from llmtrain.training.divergence import DivergenceMonitor
+from llmtrain.training.recorder import Recorder
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Everything the loop works with. `evaluate`, `sample` and `save` are called on all ranks."""
+
+    config: Config
+    plan: Plan
+    engine: Engine
+    loader: TrainingLoader
+    recorder: Recorder
+    monitor: DivergenceMonitor
+    stop: StopRequest
+    evaluate: Callable[[], SourceLosses]
+    sample: Callable[[], Sequence[tuple[str, str]]]
+    save: Callable[[int], None]
+
+
+def train(run: TrainingRun, first_step: int) -> int:
+    """Train from `first_step` to the end of the plan, or until a stop signal.
+
+    Args:
+        run: what to train with.
+        first_step: optimizer steps already taken.
+
+    Returns:
+        Optimizer steps taken in all: fewer than planned after a signal, and then saved.
+
+    Raises:
+        DivergenceError: the loss is not finite, or stays too high. Nothing is saved after that.
+    """
+    config, plan, recorder = run.config, run.plan, run.recorder
+    for step in range(first_step, plan.train_steps):
+        batches = run.loader.load_step(step)
+        learning_rate = compute_learning_rate(step, config.optimizer.learning_rate, plan.train_steps, config.schedule)
+        result = run.engine.train_step(batches, learning_rate, run.stop.is_set)
+        done, is_last = step + 1, step + 1 == plan.train_steps
+        run.monitor.update(done, result.losses.mean)
+        recorder.add(done, result, learning_rate)
+        with recorder.paused():
+            if is_last or _is_due(done, config.evaluation.evaluate_every_steps):
+                recorder.record_validation(done, run.evaluate())
+            if is_last or _is_due(done, config.sampling.sample_every_steps):
+                recorder.record_samples(done, run.sample())
+            if is_last or result.stop_requested or _is_due(done, config.checkpoint.save_every_steps):
+                run.save(done)
+        if result.stop_requested:
+            return done
+    return plan.train_steps
+
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
