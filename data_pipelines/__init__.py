@@ -1,0 +1,1 @@
+"""Raw text -> clean documents -> tokenizer -> token shards. Runs before training and never imports torch."""

@@ -1,0 +1,229 @@
+"""Section `corpus`: raw text -> documents -> tokenizer -> shards, each stage resumable and done once.
+
+    list     units of every source (crawls the site of pydoc if asked to)
+    extract  read, mend, judge                  parallel over units         work/SOURCE/UNIT.jsonl.zst
+    dedup    exact, over all sources            one pass, in order          documents/SOURCE.jsonl.zst
+    train    the tokenizer                                                  tokenizer/
+    write    token shards, train and validation                             shards/SOURCE/{train,validation}
+    report   what was kept and dropped, and why                             report.json, report.md
+
+What a stage does depends on its fingerprint: its configuration, its inputs and the stages before it. The result does
+not depend on the number of workers.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+from rich.console import Console
+
+from data_pipelines.deduplicate import SeenTexts
+from data_pipelines.document import read_documents, write_documents
+from data_pipelines.extract import Account, extract_unit, fingerprint, fingerprint_unit
+from data_pipelines.progress import show_stage
+from data_pipelines.report import write_report
+from data_pipelines.sources import code, documents, web, wikipedia
+from data_pipelines.sources.unit import Unit
+from data_pipelines.stages import Stages
+from data_pipelines.train_tokenizer import train_tokenizer
+from data_pipelines.write_shards import write_shards
+from llmtrain.config.corpus import CodeSource, CorpusConfig, SourceConfig, WebSource, WikipediaSource
+from llmtrain.config.root import Config
+from llmtrain.errors import ConfigError, DataError
+from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
+
+
+def prepare(config: Config, console: Console | None = None) -> None:
+    """Do what is not done yet of section `corpus`, into `data.folder`.
+
+    Args:
+        config: the resolved configuration.
+        console: where progress goes; default standard error.
+
+    Raises:
+        ConfigError: there is no section `corpus`.
+        DataError: an input is missing or damaged, a source is empty, the disk is full.
+    """
+    if config.corpus is None:
+        raise ConfigError(
+            "corpus: the section is missing, so there is nothing to prepare. Add one, see docs/prepare-data.md."
+        )
+    preparation = _Preparation(config.corpus, config.data.folder, console or Console(stderr=True, highlight=False))
+    preparation.make_documents()
+    preparation.make_tokenizer()
+    preparation.make_shards()
+    preparation.make_report()
+
+
+def list_units(name: str, source: SourceConfig, downloads: Path) -> list[Unit]:
+    """Units of any source."""
+    match source:
+        case WebSource():
+            return web.list_units(name, source, downloads)
+        case WikipediaSource():
+            return wikipedia.list_units(name, source)
+        case CodeSource():
+            return code.list_units(name, source)
+        case _:
+            return documents.list_units(name, source)
+
+
+class _Preparation:
+    """One data folder being prepared."""
+
+    def __init__(self, corpus: CorpusConfig, folder: Path, console: Console) -> None:
+        self._corpus, self._folder, self._console = corpus, folder, console
+        self._stages = Stages(folder)
+        self._workers = corpus.workers or len(os.sched_getaffinity(0))
+        self._documents_print: dict[str, str] = {}
+        self._tokenizer_print = ""
+
+    def make_documents(self) -> None:
+        """Extract and deduplicate every source."""
+        units = {
+            name: list_units(name, source, self._folder / "downloads") for name, source in self._corpus.sources.items()
+        }
+        before = ""
+        for name, source_units in units.items():
+            prints = [fingerprint_unit(unit, self._corpus.clean) for unit in source_units]
+            before = self._documents_print[name] = fingerprint("documents", before, name, prints)
+        self._extract({name: own for name, own in units.items() if not self._has_documents(name)})
+        seen = SeenTexts()
+        for name, own in units.items():
+            if self._has_documents(name):
+                seen.remember(read_documents(self._document_path(name)))
+            else:
+                self._deduplicate(name, own, seen)
+        shutil.rmtree(self._folder / "work", ignore_errors=True)
+
+    def make_tokenizer(self) -> None:
+        """Train the tokenizer on the documents of all sources."""
+        config = self._corpus.tokenizer
+        self._tokenizer_print = fingerprint("tokenizer", config.model_dump(), self._documents_print)
+        if self._is_current("tokenizer", self._tokenizer_print, self._folder / "tokenizer" / "manifest.json"):
+            return
+        texts = {name: self._reader(name) for name in self._corpus.sources}
+        with show_stage(self._console, "train tokenizer", config.vocab_size, "pieces") as advance:
+            tokenizer = train_tokenizer(texts, config, self._folder / "tokenizer")
+            advance(tokenizer.vocab_size)
+        self._stages.finish("tokenizer", self._tokenizer_print, {"sha256": tokenizer.sha256})
+
+    def make_shards(self) -> None:
+        """Tokenize every source."""
+        tokenizer = Tokenizer.load(self._folder / "tokenizer")
+        for name in self._corpus.sources:
+            folder, stage = self._folder / "shards" / name, f"shards/{name}"
+            settings = (self._corpus.validation_fraction, self._corpus.shard_tokens)
+            own_print = fingerprint(stage, tokenizer.sha256, self._documents_print[name], settings)
+            if not self._is_current(stage, own_print, folder / "validation" / "manifest.json"):
+                self._write_source(name, folder, tokenizer, own_print)
+        for stale in set(_subfolders(self._folder / "shards")) - set(self._corpus.sources):
+            self._console.print(f"shards of {stale}: not in corpus.sources any more; left as they are", markup=False)
+
+    def make_report(self) -> None:
+        """Write report.json and report.md."""
+        results = {
+            name: {**self._stages.result(f"documents/{name}"), **self._stages.result(f"shards/{name}")}
+            for name in self._corpus.sources
+        }
+        path = write_report(self._folder, results)
+        self._console.print(f"report                 {path}", markup=False)
+
+    def _extract(self, units: dict[str, list[Unit]]) -> None:
+        jobs = [
+            (unit, self._part_path(name, unit))
+            for name, own in units.items()
+            for unit in sorted(own, key=lambda unit: -sum(size for _, size, _ in unit.describe_inputs()))
+        ]
+        if not jobs:
+            return
+        context = get_context("spawn")  # forked workers would share locks with this process
+        with (
+            show_stage(self._console, "extract and clean", len(jobs), "units") as advance,
+            ProcessPoolExecutor(min(self._workers, len(jobs)), mp_context=context) as pool,
+        ):
+            futures = [pool.submit(extract_unit, unit, self._corpus.clean, part) for unit, part in jobs]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    advance(1)
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _deduplicate(self, name: str, units: list[Unit], seen: SeenTexts) -> None:
+        parts = [self._part_path(name, unit) for unit in units]
+        extracted, kept = Account(), Account()
+        for unit, part in zip(units, parts, strict=True):
+            extracted.add(extract_unit(unit, self._corpus.clean, part))
+        with show_stage(self._console, f"deduplicate {name}", extracted.documents, "documents") as advance:
+            everything = (document for part in parts for document in read_documents(part))
+            unique = seen.filter(everything, kept)
+            write_documents(self._document_path(name), unique)
+            advance(extracted.documents)
+        if not kept.documents:
+            dropped = dict(extracted.dropped + kept.dropped)
+            raise DataError(
+                f"corpus.sources.{name}: not one document is left; dropped: {dropped}. Look at corpus.clean and at the paths."
+            )
+        kept.dropped += extracted.dropped
+        kept.samples |= extracted.samples
+        kept.seconds = extracted.seconds
+        result = kept.to_json() | {"units": len(units), "input_bytes": sum(map(_input_bytes, units))}
+        result["licences"] = sorted({unit.licence for unit in units})
+        self._stages.finish(f"documents/{name}", self._documents_print[name], result)
+
+    def _write_source(self, name: str, folder: Path, tokenizer: Tokenizer, own_print: str) -> None:
+        told = self._stages.result(f"documents/{name}")
+        provenance = {
+            "paths": self._corpus.sources[name].paths,
+            "licences": told["licences"],
+            "documents_fingerprint": self._documents_print[name],
+            "clean": self._corpus.clean.model_dump(),
+            "dropped": told["dropped"],
+        }
+        with show_stage(self._console, f"write shards of {name}", told["characters"], "characters") as advance:
+            manifests = write_shards(
+                self._reader(name)(),
+                folder,
+                tokenizer,
+                source=name,
+                licence=", ".join(told["licences"]),
+                provenance=provenance,
+                validation_fraction=self._corpus.validation_fraction,
+                shard_tokens=self._corpus.shard_tokens,
+                threads=self._workers,
+                progress=lambda _, characters: advance(characters),
+            )
+        tokens = {f"{split}_tokens": manifest.token_count for split, manifest in manifests.items()}
+        self._stages.finish(f"shards/{name}", own_print, tokens)
+
+    def _is_current(self, stage: str, own_print: str, output: Path) -> bool:
+        is_current = self._stages.is_finished(stage, own_print) and output.exists()
+        if is_current:
+            self._console.print(f"{stage:<22} up to date", markup=False)
+        return is_current
+
+    def _has_documents(self, name: str) -> bool:
+        is_finished = self._stages.is_finished(f"documents/{name}", self._documents_print[name])
+        return is_finished and self._document_path(name).exists()
+
+    def _reader(self, name: str) -> Callable[[], Iterator[str]]:
+        return lambda: (document.text for document in read_documents(self._document_path(name)))
+
+    def _document_path(self, name: str) -> Path:
+        return self._folder / "documents" / f"{name}.jsonl.zst"
+
+    def _part_path(self, name: str, unit: Unit) -> Path:
+        return self._folder / "work" / name / f"{fingerprint_unit(unit, self._corpus.clean)}.jsonl.zst"
+
+
+def _input_bytes(unit: Unit) -> int:
+    return sum(size for _, size, _ in unit.describe_inputs())
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

@@ -1,0 +1,1 @@
+"""Each module turns one kind of raw input into documents."""
