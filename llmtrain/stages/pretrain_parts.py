@@ -15,6 +15,7 @@ from llmtrain.plan.build import Plan
 from llmtrain.shards.packing import build_pack_indexes
 from llmtrain.stages.training_data import TrainingData
 from llmtrain.tracking.run_folder import RunWriter
+from llmtrain.tracking.summary import build_summary, plot_run
 from llmtrain.tracking.throughput import ThroughputMeter, measure_matmul_peak
 
 logger = logging.getLogger(__name__)
@@ -75,8 +76,6 @@ def finish_run(
     seconds: float,
 ) -> None:
     """Write summary.json and the picture of the run; rank 0 calls it at the end."""
-    from llmtrain.tracking.summary import build_summary, plot_run
-
-    baselines = compute_baselines_by_source(plan, data, validation)
-    writer.write_summary(build_summary(config, plan, baselines, meter, seconds))
-    plot_run(config.run.folder, config.run.folder / "curves.png")
+    summary = build_summary(config, plan, compute_baselines_by_source(plan, data, validation), meter, seconds)
+    writer.write_summary(summary)
+    plot_run(summary, config.run.folder, config.run.folder / "curves.png")

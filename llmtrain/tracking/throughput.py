@@ -56,8 +56,8 @@ class ThroughputMeter:
             read_wait_seconds: time that training has waited for data so far.
         """
         self._tokens_per_step, self._flops_per_token = tokens_per_step, flops_per_token
-        self._peak_flops, self._device, self._read_wait_seconds = peak_flops, device, read_wait_seconds
-        self._total_steps, self._total_seconds = 0, 0.0
+        self.peak_flops, self._device, self._read_wait_seconds = peak_flops, device, read_wait_seconds
+        self._total_steps, self._total_seconds, self._total_wait_seconds = 0, 0.0, 0.0
         self._start_interval()
 
     @property
@@ -68,7 +68,12 @@ class ThroughputMeter:
     @property
     def model_flops_utilization(self) -> float:
         """Model FLOP/s over peak FLOP/s, over the same time."""
-        return self.tokens_per_second * self._flops_per_token / self._peak_flops
+        return self.tokens_per_second * self._flops_per_token / self.peak_flops
+
+    @property
+    def data_wait_fraction(self) -> float:
+        """Share of that time spent waiting for data."""
+        return self._total_wait_seconds / self._total_seconds if self._total_seconds else 0.0
 
     def end_step(self) -> None:
         """Count one optimizer step."""
@@ -84,16 +89,18 @@ class ThroughputMeter:
     def take_interval(self) -> dict[str, float]:
         """Metrics since the call before, and start anew."""
         seconds = time.perf_counter() - self._started - self._paused_seconds
+        wait_seconds = self._read_wait_seconds() - self._wait_before
         tokens_per_second = self._steps * self._tokens_per_step / seconds
         metrics = {
             names.TOKENS_PER_SECOND: tokens_per_second,
-            names.MODEL_FLOPS_UTILIZATION: tokens_per_second * self._flops_per_token / self._peak_flops,
+            names.MODEL_FLOPS_UTILIZATION: tokens_per_second * self._flops_per_token / self.peak_flops,
             names.STEP_SECONDS: seconds / self._steps,
-            names.DATA_WAIT_FRACTION: (self._read_wait_seconds() - self._wait_before) / seconds,
+            names.DATA_WAIT_FRACTION: wait_seconds / seconds,
             names.PEAK_MEMORY_GIB: measure_peak_memory_gib(self._device),
         }
         self._total_steps += self._steps
         self._total_seconds += seconds
+        self._total_wait_seconds += wait_seconds
         self._start_interval()
         return metrics
 
