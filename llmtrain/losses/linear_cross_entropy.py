@@ -40,7 +40,7 @@ def linear_cross_entropy(
         Chunked linear cross-entropy: Wijmans et al. 2024, "Cut Your Losses"; z-loss: PaLM, Chowdhery et al. 2022,
         section 5.
     """
-    results: tuple[torch.Tensor, torch.Tensor] = _LinearCrossEntropy.apply(
+    results: tuple[torch.Tensor, torch.Tensor] = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden_TD, weight_VD, labels_T, vocab_size, chunk_tokens, z_loss_coefficient
     )
     return results

@@ -77,7 +77,8 @@ class Attention(nn.Module):
             is_causal=is_causal,
             enable_gqa=self.num_groups != self.num_heads,
         )
-        return self.output(attended_BHTK.transpose(1, 2).reshape(batch, tokens, -1))
+        output_BTD: torch.Tensor = self.output(attended_BHTK.transpose(1, 2).reshape(batch, tokens, -1))
+        return output_BTD
 
 
 def build_document_mask(document_ids_BT: torch.Tensor) -> torch.Tensor:

@@ -24,4 +24,5 @@ class Block(nn.Module):
     ) -> torch.Tensor:
         """Residual stream in, residual stream out."""
         hidden_BTD = hidden_BTD + self.attention(self.attention_norm(hidden_BTD), context, cache)
-        return hidden_BTD + self.feed_forward(self.feed_forward_norm(hidden_BTD))
+        output_BTD: torch.Tensor = hidden_BTD + self.feed_forward(self.feed_forward_norm(hidden_BTD))
+        return output_BTD

@@ -17,7 +17,8 @@ class GeluFeedForward(nn.Module):
 
     def forward(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
         """Apply to each token."""
-        return self.down(F.gelu(self.up(hidden_BTD), approximate="tanh"))
+        output_BTD: torch.Tensor = self.down(F.gelu(self.up(hidden_BTD), approximate="tanh"))
+        return output_BTD
 
 
 class SwiGluFeedForward(nn.Module):
@@ -35,7 +36,8 @@ class SwiGluFeedForward(nn.Module):
     def forward(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
         """Apply to each token."""
         gate, up = self.gate_up(hidden_BTD).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        output_BTD: torch.Tensor = self.down(F.silu(gate) * up)
+        return output_BTD
 
 
 def build_feed_forward(shape: ModelShape) -> nn.Module:

@@ -74,7 +74,7 @@ def run_rank(config: Config, world: World) -> int:
     plan = build_plan(config, world.world_size, data.tokenizer.vocab_size)
     device = start_distributed(world, config.parallel.communication_timeout_seconds)
     try:
-        with _own_run_folder(config, world) as writer:
+        with _own_run_folder(config, world) as writer, _mirrored(config, writer):
             steps = _train(config, plan, world, device, data, writer)
     finally:
         stop_distributed()
@@ -157,6 +157,21 @@ def _own_run_folder(config: Config, world: World) -> "Iterator[RunWriter | None]
             yield writer
         finally:
             writer.close()
+
+
+@contextmanager
+def _mirrored(config: Config, writer: "RunWriter | None") -> Iterator[None]:
+    """Mirror the run folder to MLflow while it is written; the last thing the mirror sees is how the run ended."""
+    from llmtrain.tracking.mirror import start_mirror
+
+    if writer is None or not config.tracking.mlflow:
+        yield
+        return
+    mirror = start_mirror(config.run.folder, config.tracking.system_interval_seconds)
+    try:
+        yield
+    finally:
+        mirror.finish()
 
 
 def _plan_table(plan: Plan) -> Table:

@@ -1,0 +1,76 @@
+"""Command `export`: a checkpoint -> a stock Hugging Face model, gated by logits and tokenizer parity."""
+
+import itertools
+from pathlib import Path
+
+from tokenizers import Tokenizer as FastTokenizer
+
+from llmtrain.model.export import export_to_huggingface
+from llmtrain.shards.reader import open_data
+from llmtrain.stages.finished_run import FinishedRun, load_finished_run
+from llmtrain.tokenizer.fast_conversion import check_parity
+
+_PARITY_TOKENS = 2000
+
+
+def export_run(run_folder: Path, output: Path | None, step: int | None) -> Path:
+    """Write the model of a run.
+
+    Args:
+        run_folder: e.g. runs/quickstart.
+        output: folder to write; None = `run_folder/export`.
+        step: which checkpoint; None = the newest whole one.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or the export does not agree with our model.
+        DataError: the exported tokenizer does not agree with ours.
+    """
+    run = load_finished_run(run_folder, step)
+    output = output or run_folder / "export"
+    tokenizer_folder = run.config.data.folder / "tokenizer"
+    fast = FastTokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
+    check_parity(run.tokenizer, fast, _sample_texts(run))
+    tokenizer = run.tokenizer
+    special_ids = {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "pad_token_id": tokenizer.pad_id,
+    }
+    export_to_huggingface(run.weights, run.shape, tokenizer_folder, special_ids, _write_card(run), output)
+    return output
+
+
+def _sample_texts(run: FinishedRun) -> list[str]:
+    """Some real text of each validation source."""
+    opened = open_data(run.config.data.folder, "validation", list(run.config.data.sources))
+    return [run.tokenizer.decode(shards.read(0, _PARITY_TOKENS).tolist()) for shards in opened.values()]
+
+
+def _write_card(run: FinishedRun) -> str:
+    opened = open_data(run.config.data.folder, "train", list(run.config.data.sources))
+    rows = [f"| {name} | {shards.token_count:,} | {shards.manifest.licence} |" for name, shards in opened.items()]
+    loss = run.manifest.validation_loss
+    tokens = run.manifest.consumed_samples * run.config.batch.sequence_length
+    return "\n".join(
+        itertools.chain(
+            [
+                "---",
+                "library_name: transformers",
+                "pipeline_tag: text-generation",
+                "---",
+                f"# {run.config.run.name}",
+                "",
+                f"A {run.shape.family} model of {run.shape.num_parameters:,} parameters, pretrained with llmtrain for "
+                f"{run.manifest.step:,} steps, {tokens:,} tokens."
+                + (f" Validation loss {loss:.4f} nats per token." if loss is not None else ""),
+                "",
+                "| training data | tokens on disk | licence |",
+                "|---|---|---|",
+            ],
+            rows,
+            ["", f"Weights digest {run.manifest.weights_digest}, tokenizer sha256 {run.tokenizer.sha256}.", ""],
+        )
+    )

@@ -1,0 +1,53 @@
+"""What a run left behind, for the commands that use its model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from llmtrain.checkpoint.find import find_latest, verify_checkpoint
+from llmtrain.checkpoint.manifest import Manifest, read_manifest, step_directory_name
+from llmtrain.checkpoint.read import read_state_dict
+from llmtrain.config.root import Config
+from llmtrain.errors import CheckpointError
+from llmtrain.plan.model_shape import ModelShape, build_model_shape
+from llmtrain.stages.run_folder import load_run_config
+from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One checkpoint of a run, with its tokenizer."""
+
+    folder: Path
+    config: Config
+    manifest: Manifest
+    shape: ModelShape
+    tokenizer: Tokenizer
+    weights: dict[str, torch.Tensor]
+
+
+def load_finished_run(run_folder: Path, step: int | None) -> FinishedRun:
+    """Read a checkpoint of a run.
+
+    Args:
+        run_folder: e.g. runs/quickstart.
+        step: which checkpoint; None = the newest whole one.
+
+    Raises:
+        ConfigError: there is no run.
+        CheckpointError: there is no such checkpoint, or it is damaged.
+        DataError: the tokenizer is missing or another one.
+    """
+    config = load_run_config(run_folder)
+    checkpoints = run_folder / "checkpoints"
+    if step is None:
+        checkpoint = find_latest(checkpoints)
+        if checkpoint is None:
+            raise CheckpointError(f"{checkpoints}: no checkpoint yet. Train first: llmtrain pretrain CONFIG.")
+    else:
+        checkpoint = checkpoints / step_directory_name(step)
+        verify_checkpoint(checkpoint, "full")
+    tokenizer = Tokenizer.load(config.data.folder / "tokenizer")
+    shape = build_model_shape(config.model, tokenizer.vocab_size, config.batch.sequence_length)
+    return FinishedRun(run_folder, config, read_manifest(checkpoint), shape, tokenizer, read_state_dict(checkpoint))

@@ -1,0 +1,167 @@
+"""One run in MLflow, fed from a run folder. Used by the mirror's process only: importing MLflow takes seconds.
+
+What was sent is remembered in `mlflow.json` after it was sent. Sending the same number again changes nothing, as MLflow
+keeps a (metric, step, time, value) once; so nothing is lost or doubled, wherever the process is killed.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+
+from llmtrain.config.compare import flatten
+from llmtrain.config.loader import validate
+from llmtrain.config.root import Config
+from llmtrain.tracking.redaction import redact
+from llmtrain.tracking.run_folder import EVENTS_NAME, METRICS_NAME, SAMPLES_NAME, SUMMARY_NAME, read_lines, write_whole
+from llmtrain.tracking.summary import find_commit, render_summary
+
+STATE_NAME, SYSTEM_NAME = "mlflow.json", "system.jsonl"
+_BATCH_METRICS = 800
+_MAX_PARAMETER = 500
+_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "diverged": "FAILED"}
+
+
+def find_tracking_uri(config: Config) -> str:
+    """The server of the configuration, or the database beside the run folders."""
+    return config.tracking.tracking_uri or f"sqlite:///{(config.run.root / 'mlflow.db').absolute()}"
+
+
+class MlflowRun:
+    """Sends what a run folder holds and MLflow has not."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._config = validate(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), {})
+        self._client = MlflowClient(tracking_uri=find_tracking_uri(self._config))
+        path = folder / STATE_NAME
+        self._state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def send(self) -> None:
+        """Send everything new. Raises whatever MLflow raises when it is away."""
+        if "run_id" not in self._state:
+            self._create_run()
+        if "described" not in self._state:
+            self._describe_run()
+        self._send_metrics(METRICS_NAME)
+        self._send_metrics(SYSTEM_NAME)
+        self._send_samples()
+
+    def reopen(self) -> None:
+        """Mark a run that continues as running."""
+        if "run_id" in self._state:
+            self._client.update_run(self._state["run_id"], status="RUNNING")
+
+    def finish(self) -> None:
+        """Send the summary and the status that the last event tells."""
+        run_id = self._state["run_id"]
+        summary_path = self._folder / SUMMARY_NAME
+        if summary_path.exists():
+            summary = json.loads(summary_path.read_text(encoding="utf-8"))
+            self._client.set_tag(run_id, "mlflow.note.content", render_summary(summary))
+            self._client.log_artifact(run_id, str(summary_path))
+            for picture in self._folder.glob("*.png"):
+                self._client.log_artifact(run_id, str(picture))
+        events = [line["event"] for line in read_lines(self._folder / EVENTS_NAME)]
+        self._client.set_terminated(run_id, _STATUS.get(events[-1] if events else "", "FAILED"))
+
+    def _create_run(self) -> None:
+        name = self._config.tracking.experiment
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            experiment_id = experiment.experiment_id
+        else:
+            # Without a location of its own a database would put artifacts into the current directory.
+            location = (self._config.run.root / "mlflow-artifacts").absolute()
+            is_local = self._config.tracking.tracking_uri is None
+            experiment_id = self._client.create_experiment(name, location.as_uri() if is_local else None)
+        run = self._client.create_run(experiment_id, run_name=self._config.run.name)
+        self._remember(run_id=run.info.run_id, experiment_id=experiment_id)
+
+    def _describe_run(self) -> None:
+        run_id = self._state["run_id"]
+        parameters = {key: redact(str(value))[:_MAX_PARAMETER] for key, value in flatten(self._config).items()}
+        items = [Param(key, value) for key, value in parameters.items()]
+        for start in range(0, len(items), 100):
+            self._client.log_batch(run_id, params=items[start : start + 100])
+        tags = {"llmtrain.commit": find_commit() or "unknown", "llmtrain.stage": "pretrain"}
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._client.log_text(run_id, redact((self._folder / "config.yaml").read_text(encoding="utf-8")), "config.yaml")
+        self._client.log_inputs(run_id, [self._describe_source(path) for path in self._find_manifests()])
+        self._remember(described=True)
+
+    def _find_manifests(self) -> list[Path]:
+        shards = self._config.data.folder / "shards"
+        names = list(self._config.data.sources) or sorted(path.name for path in shards.glob("*") if path.is_dir())
+        paths = [shards / name / split / "manifest.json" for name in names for split in ("train", "validation")]
+        return [path for path in paths if path.exists()]
+
+    def _describe_source(self, path: Path) -> DatasetInput:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        # MLflow shows 36 characters of a digest.
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:36]
+        profile = {
+            "tokens": sum(shard["token_count"] for shard in manifest["shards"]),
+            "documents": sum(shard["document_count"] for shard in manifest["shards"]),
+            "licence": manifest["licence"],
+        }
+        dataset = Dataset(
+            name=f"{manifest['source']}/{manifest['split']}",
+            digest=digest,
+            source_type="local",
+            source=json.dumps({"uri": str(path.parent)}),
+            profile=json.dumps(profile),
+        )
+        context = "training" if manifest["split"] == "train" else "evaluation"
+        return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+
+    def _send_metrics(self, name: str) -> None:
+        lines = self._new_lines(name)
+        batch: list[Metric] = []
+        for position, line in enumerate(lines):
+            time_ms = int(line["time"] * 1000)
+            batch += [Metric(key, value, time_ms, line["step"]) for key, value in line["metrics"].items()]
+            if len(batch) >= _BATCH_METRICS or position == len(lines) - 1:
+                self._client.log_batch(self._state["run_id"], metrics=batch)
+                self._move_cursor(name, lines[: position + 1])
+                batch = []
+
+    def _send_samples(self) -> None:
+        lines = self._new_lines(SAMPLES_NAME)
+        if lines:
+            columns = {key: [line[key] for line in lines] for key in ("step", "prompt", "text")}
+            self._client.log_table(self._state["run_id"], columns, "samples.json")
+            self._move_cursor(SAMPLES_NAME, lines)
+
+    def _new_lines(self, name: str) -> list[dict[str, Any]]:
+        """Lines after the cursor: steps beyond the last one sent, and further lines of that step.
+
+        A resumed run writes the lines of some steps again; those were sent and are passed over.
+        """
+        step, count = self._state.get(name, (-1, 0))
+        lines = read_lines(self._folder / name)
+        return [line for line in lines if line["step"] == step][count:] + [
+            line for line in lines if line["step"] > step
+        ]
+
+    def _move_cursor(self, name: str, sent: list[dict[str, Any]]) -> None:
+        step, count = self._state.get(name, (-1, 0))
+        last = sent[-1]["step"]
+        at_last = sum(line["step"] == last for line in sent)
+        self._remember(**{name: (last, at_last + (count if last == step else 0))})
+
+    def _remember(self, **values: Any) -> None:
+        self._state |= values
+        write_whole(self._folder / STATE_NAME, json.dumps(self._state) + "\n")
+
+
+def limit_waiting() -> None:
+    """Make MLflow's client give up soon: by default a call waits four minutes for a server that is away."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
