@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def open_dashboard(root: Path, port: int) -> None:
             f"{root}: no mlflow.db here. Give the folder that holds the runs, e.g. llmtrain dashboard runs."
         )
     _check_port(port)
-    address = f"http://{_HOST}:{port}/#/experiments/1/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    address = f"http://{_HOST}:{port}/#/experiments/{_find_experiment(database)}/runs?workflowType=machine_learning&compareRunsMode=CHART"
     sys.stderr.write(f"MLflow starts in some seconds (Ctrl-C ends it):\n  {address}\n")
     server = subprocess.Popen(
         build_command(root, port), env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, start_new_session=True
@@ -54,6 +55,13 @@ def build_command(root: Path, port: int) -> list[str]:
     database, artifacts = (root / "mlflow.db").absolute(), (root / "mlflow-artifacts").absolute()
     command = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"]
     return [*command, "--backend-store-uri", f"sqlite:///{database}", "--default-artifact-root", artifacts.as_uri()]
+
+
+def _find_experiment(database: Path) -> int:
+    """The experiment that was used last."""
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        row = connection.execute("SELECT experiment_id FROM runs ORDER BY start_time DESC LIMIT 1").fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def _check_port(port: int) -> None:

@@ -3,12 +3,10 @@
 import itertools
 from pathlib import Path
 
-from tokenizers import Tokenizer as FastTokenizer
-
 from llmtrain.model.export import export_to_huggingface
 from llmtrain.shards.reader import open_data
 from llmtrain.stages.finished_run import FinishedRun, load_finished_run
-from llmtrain.tokenizer.fast_conversion import check_parity
+from llmtrain.tokenizer.fast_conversion import check_parity, load_fast
 
 _PARITY_TOKENS = 2000
 
@@ -31,8 +29,7 @@ def export_run(run_folder: Path, output: Path | None, step: int | None) -> Path:
     run = load_finished_run(run_folder, step)
     output = output or run_folder / "export"
     tokenizer_folder = run.config.data.folder / "tokenizer"
-    fast = FastTokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
-    check_parity(run.tokenizer, fast, _sample_texts(run))
+    check_parity(run.tokenizer, load_fast(tokenizer_folder), _sample_texts(run))
     tokenizer = run.tokenizer
     special_ids = {
         "bos_token_id": tokenizer.bos_id,

@@ -93,6 +93,13 @@ def save_fast(tokenizer: Tokenizer, folder: Path, model_max_length: int | None =
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
+def load_fast(folder: Path) -> FastTokenizer:
+    """The saved twin, as `transformers` uses it with the saved settings: special tokens in raw text are split."""
+    fast = FastTokenizer.from_file(str(folder / "tokenizer.json"))
+    fast.encode_special_tokens = True  # not part of tokenizer.json
+    return fast
+
+
 def check_parity(tokenizer: Tokenizer, fast: FastTokenizer, texts: Iterable[str]) -> int:
     """Compare ids and decoded text of both tokenizers on the probes and on `texts`.
 
