@@ -22,6 +22,8 @@ class DataConfig(Section):
     """Folder written by `llmtrain data prepare`: tokenizer and shards by source."""
     sources: dict[Name, MixtureSource] = {}
     """Sources to train on; empty = every source in the folder."""
+    verify: Literal["size", "full"] = "size"
+    """What is checked at start: the size of every shard, or also its sha256 (some 1 GB/s and rank)."""
     temperature: PositiveFloat = 1.0
     """Weights are raised to 1/temperature: 1 = as given, larger = flatter (mT5, Xue et al. 2021, section 3.1)."""
     packing: Literal["concatenate", "best_fit"] = "concatenate"

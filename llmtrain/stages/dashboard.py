@@ -1,20 +1,21 @@
 """Command `dashboard`: MLflow's pages for the runs of a folder, on this machine only."""
 
-import logging
+import contextlib
 import os
 import signal
 import socket
 import sqlite3
-import subprocess
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from llmtrain.errors import ConfigError, MachineError
 
-logger = logging.getLogger(__name__)
-
 _HOST = "127.0.0.1"  # the server knows no users
+_POLL_SECONDS, _GRACE_SECONDS = 0.2, 10.0
 
 
 def open_dashboard(root: Path, port: int) -> None:
@@ -36,18 +37,9 @@ def open_dashboard(root: Path, port: int) -> None:
     _check_port(port)
     address = f"http://{_HOST}:{port}/#/experiments/{_find_experiment(database)}/runs?workflowType=machine_learning&compareRunsMode=CHART"
     sys.stderr.write(f"MLflow starts in some seconds (Ctrl-C ends it):\n  {address}\n")
-    server = subprocess.Popen(
-        build_command(root, port), env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, start_new_session=True
-    )
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        os.killpg(server.pid, signal.SIGTERM)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    code = server.wait()
-    if code not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
-        raise MachineError(f"MLflow's server ended with code {code}. Its output above tells why.")
+    was_stopped = _serve(build_command(root, port))
+    if not was_stopped:
+        raise MachineError(f"{_HOST}:{port}: MLflow's server ended by itself. Its output above tells why.")
 
 
 def build_command(root: Path, port: int) -> list[str]:
@@ -57,10 +49,44 @@ def build_command(root: Path, port: int) -> list[str]:
     return [*command, "--backend-store-uri", f"sqlite:///{database}", "--default-artifact-root", artifacts.as_uri()]
 
 
+def _serve(command: list[str]) -> bool:
+    """Run the server until a signal asks to stop, and leave none of its processes; whether a signal came."""
+    is_stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal is_stopping
+        is_stopping = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    # Telemetry and the job runner (two more processes) serve other uses of MLflow.
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = psutil.Popen(command, env=environment, start_new_session=True)
+    processes = [server]
+    while not is_stopping and server.poll() is None:
+        time.sleep(_POLL_SECONDS)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes = [server, *server.children(recursive=True)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=_GRACE_SECONDS)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    return is_stopping
+
+
 def _find_experiment(database: Path) -> int:
     """The experiment that was used last."""
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        row = connection.execute("SELECT experiment_id FROM runs ORDER BY start_time DESC LIMIT 1").fetchone()
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute("SELECT experiment_id FROM runs ORDER BY start_time DESC LIMIT 1").fetchone()
+    except sqlite3.Error as error:
+        raise MachineError(
+            f"{database}: cannot be read as MLflow's database: {error}. "
+            "Move it away; `llmtrain tracking sync RUN` writes each run into a new one."
+        ) from error
     return 0 if row is None else int(row[0])
 
 

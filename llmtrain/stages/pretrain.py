@@ -53,7 +53,7 @@ def launch_pretrain(loaded: LoadedConfig, num_ranks: int) -> int:
     """
     configure_logging(World())
     config = loaded.config
-    plan = build_plan(config, num_ranks, open_training_data(config.data).tokenizer.vocab_size)
+    plan = build_plan(config, num_ranks, open_training_data(config.data, World()).tokenizer.vocab_size)
     with locked_run_folder(config.run.folder):
         start_run_folder(config)
     Console(stderr=True).print(_plan_table(plan))
@@ -70,7 +70,7 @@ def run_rank(config: Config, world: World) -> int:
     from llmtrain.parallel.start import start_distributed, stop_distributed
 
     configure_logging(world)
-    data = open_training_data(config.data)
+    data = open_training_data(config.data, world)
     plan = build_plan(config, world.world_size, data.tokenizer.vocab_size)
     device = start_distributed(world, config.parallel.communication_timeout_seconds)
     try:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from llmtrain.config.data import DataConfig
 from llmtrain.errors import DataError
+from llmtrain.process.world import World
 from llmtrain.shards.reader import ShardedTokens, open_data
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 
@@ -24,8 +25,8 @@ class TrainingData:
         return {"tokenizer": self.tokenizer.sha256, **shards}
 
 
-def open_training_data(config: DataConfig) -> TrainingData:
-    """Open what section `data` names.
+def open_training_data(config: DataConfig, world: World) -> TrainingData:
+    """Open what section `data` names; with `data.verify: full` the ranks share the work of checking every byte.
 
     Raises:
         DataError: something is missing or damaged, or the shards were made with another tokenizer.
@@ -39,4 +40,6 @@ def open_training_data(config: DataConfig) -> TrainingData:
                 f"{opened.folder}: was made with tokenizer {opened.manifest.tokenizer_sha256[:12]}, "
                 f"{config.folder / 'tokenizer'} holds {tokenizer.sha256[:12]}. Run `llmtrain data prepare` again."
             )
+        if config.verify == "full":
+            opened.verify(world.rank, world.world_size)
     return TrainingData(tokenizer, train, validation)
