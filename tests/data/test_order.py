@@ -15,7 +15,8 @@ def make_mixture(shares: list[float], windows: list[int] | None = None) -> Mixtu
 
 
 def draw_shares(count: int, seed: int) -> list[float]:
-    return (np.random.default_rng(seed).pareto(1.0, count) + 1e-3).tolist()
+    shares: list[float] = (np.random.default_rng(seed).pareto(1.0, count) + 1e-3).tolist()
+    return shares
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 20, 100, 300])

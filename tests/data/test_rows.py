@@ -42,7 +42,8 @@ def test_masked_rows_never_ask_for_the_first_token_of_the_next_document(shards: 
 def test_positions_start_anew_in_each_document(shards: ShardedTokens) -> None:
     rows = StreamRows(shards, T, mask_across_documents=True).read(np.arange(20))
     for ids, positions in zip(rows.document_ids_NT.tolist(), rows.compute_position_ids().tolist(), strict=True):
-        expected, last = [], None
+        expected: list[int] = []
+        last = None
         for document in ids:
             expected.append(0 if document != last else expected[-1] + 1)
             last = document
