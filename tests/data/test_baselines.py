@@ -29,7 +29,7 @@ def naive_kneser_ney(context: int, token: int) -> float:
     followers = sum(first == context for first, _ in pairs)
     if total == 0:
         return lower
-    return max(pairs[(context, token)] - discount, 0) / total + discount * followers / total * lower
+    return float(max(pairs[(context, token)] - discount, 0) / total + discount * followers / total * lower)
 
 
 def test_the_bigram_agrees_with_a_naive_count() -> None:

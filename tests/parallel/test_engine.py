@@ -112,7 +112,7 @@ def poison_step(folder: str) -> tuple[str, bool]:
     engine, plan = build_engine(folder, [])
     if dist.get_rank() == 1:
         with torch.no_grad():
-            engine.module.final_norm.weight.fill_(float("nan"))
+            engine.module.get_parameter("final_norm.weight").fill_(float("nan"))
     before = [parameter.detach().clone() for parameter in engine.module.parameters()]
     try:
         engine.train_step(make_batches(plan, dist.get_rank(), 0), 1e-2, stop_requested=False)

@@ -11,9 +11,10 @@ def test_the_first_signal_sets_the_flag() -> None:
     try:
         request = StopRequest()
         request.install()
-        assert not request.is_set
+        assert request.signal_name is None
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert request.is_set
+        is_set: bool = request.is_set
+        assert is_set
         assert request.signal_name == "SIGUSR1"
     finally:
         for number, handler in previous.items():
