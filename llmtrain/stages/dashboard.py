@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -61,12 +62,12 @@ def _serve(command: list[str]) -> bool:
         signal.signal(number, stop)
     # Telemetry and the job runner (two more processes) serve other uses of MLflow.
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = psutil.Popen(command, env=environment, start_new_session=True)
-    processes = [server]
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    processes = [psutil.Process(server.pid)]
     while not is_stopping and server.poll() is None:
         time.sleep(_POLL_SECONDS)
         with contextlib.suppress(psutil.NoSuchProcess):
-            processes = [server, *server.children(recursive=True)]
+            processes = [processes[0], *processes[0].children(recursive=True)]
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -85,7 +86,7 @@ def _find_experiment(database: Path) -> int:
     except sqlite3.Error as error:
         raise MachineError(
             f"{database}: cannot be read as MLflow's database: {error}. "
-            "Move it away; `llmtrain tracking sync RUN` writes each run into a new one."
+            "Move it and the mlflow.json of every run away; `llmtrain tracking sync RUN` writes a run into a new one."
         ) from error
     return 0 if row is None else int(row[0])
 

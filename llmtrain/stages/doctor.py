@@ -157,7 +157,7 @@ def check_database() -> Iterator[Finding]:
             count = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
         yield Finding("MLflow database", "ok", f"{database}: {count} runs")
     except sqlite3.Error as error:
-        remedy = f"Move {database} away; `llmtrain tracking sync RUN` writes each run into a new one."
+        remedy = "Move it and runs/*/mlflow.json away; `llmtrain tracking sync RUN` writes a run into a new one."
         yield Finding("MLflow database", "warning", f"{database}: {error}", remedy)
 
 

@@ -19,12 +19,13 @@ import time
 from pathlib import Path
 
 from llmtrain.errors import MachineError
+from llmtrain.tracking.redaction import redact
 
 logger = logging.getLogger(__name__)
 
 LOCK_NAME, LOG_NAME = "mlflow.lock", "mirror.log"
 _POLL_SECONDS = 2.0
-_FINAL_SECONDS = 30.0
+_FINAL_SECONDS = 15.0
 _MAX_BACKOFF_SECONDS = 60.0
 
 
@@ -81,15 +82,21 @@ def sync_run(run_folder: Path) -> None:
             run.finish()
         except Exception as error:
             raise MachineError(
-                f"{run_folder}: MLflow did not take it: {error}. Nothing is lost; start the server and try again."
+                f"{run_folder}: MLflow did not take it: {redact(str(error))}. "
+                "Nothing is lost; start the server and try again."
             ) from error
 
 
-def _take(descriptor: int, run_folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise MachineError(f"{run_folder}: another process is mirroring this run. Wait for it.") from error
+def _take(descriptor: int, run_folder: Path, patience_seconds: float = 0.0) -> None:
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise MachineError(f"{run_folder}: another process is mirroring this run. Wait for it.") from error
+        time.sleep(0.2)
 
 
 def _run_mirror(run_folder: Path, system_interval_seconds: float) -> None:
@@ -100,7 +107,8 @@ def _run_mirror(run_folder: Path, system_interval_seconds: float) -> None:
 
     limit_waiting()
     with (run_folder / LOCK_NAME).open("w") as lock:
-        _take(lock.fileno(), run_folder)
+        # The mirror of a killed attempt may still be sending when the next attempt starts.
+        _take(lock.fileno(), run_folder, patience_seconds=4 * _FINAL_SECONDS)
         sampler = SystemSampler(run_folder, system_interval_seconds)
         run: MlflowRun | None = None
         backoff, next_try, deadline = _POLL_SECONDS, 0.0, None
@@ -124,7 +132,9 @@ def _run_mirror(run_folder: Path, system_interval_seconds: float) -> None:
                     return
                 backoff, next_try = _POLL_SECONDS, 0.0
             except Exception as error:  # noqa: BLE001  whatever MLflow raises: a run never depends on it
-                logger.warning("MLflow is away, trying again in %.0f s: %s", backoff, json.dumps(str(error)[:300]))
+                logger.warning(
+                    "MLflow is away, trying again in %.0f s: %s", backoff, json.dumps(redact(str(error))[:300])
+                )
                 next_try, backoff = time.monotonic() + backoff, min(2 * backoff, _MAX_BACKOFF_SECONDS)
         logger.warning("MLflow is away; `llmtrain tracking sync %s` sends the rest", run_folder)
 

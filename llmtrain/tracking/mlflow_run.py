@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from llmtrain.config.compare import flatten
 from llmtrain.config.loader import validate
@@ -20,16 +21,17 @@ from llmtrain.config.root import Config
 from llmtrain.tracking.redaction import redact
 from llmtrain.tracking.run_folder import EVENTS_NAME, METRICS_NAME, SAMPLES_NAME, SUMMARY_NAME, read_lines, write_whole
 from llmtrain.tracking.summary import find_commit, render_summary
+from llmtrain.tracking.system_metrics import SYSTEM_NAME
 
-STATE_NAME, SYSTEM_NAME = "mlflow.json", "system.jsonl"
+STATE_NAME, SAMPLES_TABLE = "mlflow.json", "samples.json"
 _BATCH_METRICS = 800
 _MAX_PARAMETER = 500
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "diverged": "FAILED"}
 
 
-def find_tracking_uri(config: Config) -> str:
+def find_tracking_uri(config: Config, run_folder: Path) -> str:
     """The server of the configuration, or the database beside the run folders."""
-    return config.tracking.tracking_uri or f"sqlite:///{(config.run.root / 'mlflow.db').absolute()}"
+    return config.tracking.tracking_uri or f"sqlite:///{run_folder.absolute().parent / 'mlflow.db'}"
 
 
 class MlflowRun:
@@ -38,7 +40,7 @@ class MlflowRun:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._config = validate(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), {})
-        self._client = MlflowClient(tracking_uri=find_tracking_uri(self._config))
+        self._client = MlflowClient(tracking_uri=find_tracking_uri(self._config, folder))
         path = folder / STATE_NAME
         self._state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -77,7 +79,7 @@ class MlflowRun:
             experiment_id = experiment.experiment_id
         else:
             # Without a location of its own a database would put artifacts into the current directory.
-            location = (self._config.run.root / "mlflow-artifacts").absolute()
+            location = self._folder.absolute().parent / "mlflow-artifacts"
             is_local = self._config.tracking.tracking_uri is None
             experiment_id = self._client.create_experiment(name, location.as_uri() if is_local else None)
         run = self._client.create_run(experiment_id, run_name=self._config.run.name)
@@ -132,11 +134,18 @@ class MlflowRun:
                 batch = []
 
     def _send_samples(self) -> None:
-        lines = self._new_lines(SAMPLES_NAME)
-        if lines:
-            columns = {key: [line[key] for line in lines] for key in ("step", "prompt", "text")}
-            self._client.log_table(self._state["run_id"], columns, "samples.json")
-            self._move_cursor(SAMPLES_NAME, lines)
+        """Write the table anew when a line came; adding to it could double a line when the process is killed."""
+        lines = read_lines(self._folder / SAMPLES_NAME)
+        last = [len(lines), lines[-1]["time"]] if lines else None
+        if last is None or self._state.get(SAMPLES_NAME) == last:
+            return
+        columns = ["step", "prompt", "text"]
+        table = {"columns": columns, "data": [[line[column] for column in columns] for line in lines]}
+        self._client.log_dict(self._state["run_id"], table, SAMPLES_TABLE)
+        # The tag is what makes MLflow's pages offer the file as a table.
+        tables = json.dumps([{"path": SAMPLES_TABLE, "type": "table"}])
+        self._client.set_tag(self._state["run_id"], MLFLOW_LOGGED_ARTIFACTS, tables)
+        self._remember(**{SAMPLES_NAME: last})
 
     def _new_lines(self, name: str) -> list[dict[str, Any]]:
         """Lines after the cursor: steps beyond the last one sent, and further lines of that step.

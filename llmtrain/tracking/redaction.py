@@ -3,7 +3,7 @@
 import re
 
 _MASK = "***"
-_USER_IN_URL = re.compile(r"(?<=://)[^/@\s\"']+@")
+_USER_IN_URL = re.compile(r"(?<=://)[^/\s\"']+@")
 _SECRET_VALUE = re.compile(
     r"(?i)\b([\w.-]*(?:token|secret|passw|api_?key|credential)[\w-]*\s*[:=]\s*)(?!\d+\s*$)\S+$", re.M
 )

@@ -11,7 +11,7 @@ A line is handed to the operating system at once, so a killed process loses none
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,10 +28,10 @@ class RunWriter:
         self._files: dict[str, TextIO] = {}
 
     def resume(self, step: int) -> None:
-        """Forget what lies after `step`: it will be done again. A line torn by a kill is dropped."""
-        for name in (METRICS_NAME, SAMPLES_NAME):
-            kept = [line for line in read_lines(self._folder / name) if line["step"] <= step]
-            write_whole(self._folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+        """Forget metrics and samples after `step`: they will come again. A line torn by a kill is dropped."""
+        for name in (METRICS_NAME, SAMPLES_NAME, EVENTS_NAME):
+            kept = [line for line in read_lines(self._folder / name) if "event" in line or line["step"] <= step]
+            write_lines(self._folder / name, kept)
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append numbers of one step; all are finite."""
@@ -66,12 +66,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    # Not str.splitlines: it also splits at U+2028 and U+0085, which stand as they are inside generated text.
+    for text in path.read_bytes().split(b"\n"):
         try:
             lines.append(json.loads(text))
         except ValueError:
             break
     return lines
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a file of lines."""
+    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def read_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:

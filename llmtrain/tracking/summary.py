@@ -1,18 +1,21 @@
 """The end of a run: summary.json, its Markdown, and the picture of the curves."""
 
 import importlib.metadata
+import itertools
 import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmtrain.config.root import Config
-from llmtrain.data.baselines import Baselines
 from llmtrain.plan.build import Plan
 from llmtrain.tracking import metric_names as names
 from llmtrain.tracking.run_folder import read_metrics
-from llmtrain.tracking.throughput import ThroughputMeter
+
+if TYPE_CHECKING:  # the mirror renders summaries without torch, which would cost it seconds and memory
+    from llmtrain.data.baselines import Baselines
+    from llmtrain.tracking.throughput import ThroughputMeter
 
 _PACKAGES = ("llmtrain", "torch", "deepspeed", "transformers", "sentencepiece", "numpy", "mlflow")
 # Okabe and Ito 2008: told apart by colour-blind readers too.
@@ -20,7 +23,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 
 
 def build_summary(
-    config: Config, plan: Plan, baselines: Mapping[str, Baselines], meter: ThroughputMeter, seconds: float
+    config: Config, plan: Plan, baselines: "Mapping[str, Baselines]", meter: "ThroughputMeter", seconds: float
 ) -> dict[str, Any]:
     """Everything worth knowing about a finished run, as plain values.
 
@@ -116,8 +119,9 @@ def plot_run(summary: Mapping[str, Any], folder: Path, output: Path) -> None:
     series, validation = read_metrics(folder), summary["validation"]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    for colour, (source, row) in zip(_COLOURS, validation["by_source"].items(), strict=False):
-        left.plot(*_columns(series[names.train_loss_of(source)]), color=colour, alpha=0.5, linewidth=1.2)
+    for colour, (source, row) in zip(itertools.cycle(_COLOURS), validation["by_source"].items(), strict=False):
+        # A source of small weight may have had no sequence in any interval.
+        left.plot(*_columns(series.get(names.train_loss_of(source), [])), color=colour, alpha=0.5, linewidth=1.2)
         points = series[names.validation_loss_of(source)]
         left.plot(*_columns(points), "o-", color=colour, markersize=4, linewidth=1.6, label=source)
         left.axhline(row["bigram"], color=colour, linestyle=":", linewidth=1.2)
