@@ -20,7 +20,7 @@ from llmtrain.config.loader import validate
 from llmtrain.config.root import Config
 from llmtrain.tracking.redaction import redact
 from llmtrain.tracking.run_folder import EVENTS_NAME, METRICS_NAME, SAMPLES_NAME, SUMMARY_NAME, read_lines, write_whole
-from llmtrain.tracking.summary import find_commit, render_summary
+from llmtrain.tracking.summary import find_commit, find_versions, render_summary
 from llmtrain.tracking.system_metrics import SYSTEM_NAME
 
 STATE_NAME, SAMPLES_TABLE = "mlflow.json", "samples.json"
@@ -69,8 +69,12 @@ class MlflowRun:
             self._client.log_artifact(run_id, str(summary_path))
             for picture in self._folder.glob("*.png"):
                 self._client.log_artifact(run_id, str(picture))
-        events = [line["event"] for line in read_lines(self._folder / EVENTS_NAME)]
-        self._client.set_terminated(run_id, _STATUS.get(events[-1] if events else "", "FAILED"))
+        events = read_lines(self._folder / EVENTS_NAME)
+        event = events[-1]["event"] if events else ""
+        # A killed run wrote no last event; what it measured last is when it ended.
+        lines = [*events, *read_lines(self._folder / METRICS_NAME)]
+        end_time = int(1000 * max(line["time"] for line in lines)) if lines else None
+        self._client.set_terminated(run_id, _STATUS.get(event, "FAILED"), end_time)
 
     def _create_run(self) -> None:
         name = self._config.tracking.experiment
@@ -82,7 +86,9 @@ class MlflowRun:
             location = self._folder.absolute().parent / "mlflow-artifacts"
             is_local = self._config.tracking.tracking_uri is None
             experiment_id = self._client.create_experiment(name, location.as_uri() if is_local else None)
-        run = self._client.create_run(experiment_id, run_name=self._config.run.name)
+        events = read_lines(self._folder / EVENTS_NAME)
+        start_time = int(1000 * events[0]["time"]) if events else None
+        run = self._client.create_run(experiment_id, start_time, run_name=self._config.run.name)
         self._remember(run_id=run.info.run_id, experiment_id=experiment_id)
 
     def _describe_run(self) -> None:
@@ -92,6 +98,7 @@ class MlflowRun:
         for start in range(0, len(items), 100):
             self._client.log_batch(run_id, params=items[start : start + 100])
         tags = {"llmtrain.commit": find_commit() or "unknown", "llmtrain.stage": "pretrain"}
+        tags |= {f"version.{name}": version for name, version in find_versions().items()}
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         self._client.log_text(run_id, redact((self._folder / "config.yaml").read_text(encoding="utf-8")), "config.yaml")
         self._client.log_inputs(run_id, [self._describe_source(path) for path in self._find_manifests()])

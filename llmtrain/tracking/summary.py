@@ -1,5 +1,6 @@
 """The end of a run: summary.json, its Markdown, and the picture of the curves."""
 
+import contextlib
 import importlib.metadata
 import itertools
 import platform
@@ -74,7 +75,7 @@ def build_summary(
         "data_wait_fraction": meter.data_wait_fraction,
         "peak_memory_gib": last[names.PEAK_MEMORY_GIB],
         "wall_seconds": seconds,
-        "versions": {"python": platform.python_version(), **_find_versions()},
+        "versions": {"python": platform.python_version(), **find_versions()},
         "commit": find_commit(),
     }
 
@@ -152,5 +153,10 @@ def _columns(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
     return [step for step, _ in points], [value for _, value in points]
 
 
-def _find_versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+def find_versions() -> dict[str, str]:
+    """Versions of the packages that a result depends on."""
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a source tree that was not installed
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -34,6 +34,7 @@ def test_a_run_shows_its_parameters_data_and_configuration(tmp_path: Path) -> No
     assert run.data.params["optimizer.learning_rate"] == "0.01"
     assert run.data.params["batch.micro_batch_size"] == "2"
     assert run.data.tags["llmtrain.stage"] == "pretrain"
+    assert run.data.tags["version.torch"]
     dataset = run.inputs.dataset_inputs[0].dataset
     assert dataset.name == "code/train"
     assert json.loads(dataset.profile) == {"tokens": 100, "documents": 3, "licence": "PSF-2.0"}
@@ -136,3 +137,13 @@ def test_a_run_can_be_written_into_a_new_database_from_its_folder_alone(tmp_path
     rows = client.execute("SELECT step, value FROM metrics WHERE key = 'train/loss' ORDER BY step").fetchall()
     client.close()
     assert rows == read_metrics(folder)["train/loss"]
+
+
+def test_a_run_that_is_sent_later_keeps_its_own_times(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    lines = [{"time": 1000.0, "event": "started"}, {"time": 5000.0, "event": "finished"}]
+    (folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sync_run(folder)
+    client, run_id = open_client(folder)
+    info = client.get_run(run_id).info
+    assert (info.start_time, info.end_time) == (1_000_000, 5_000_000)
