@@ -87,18 +87,19 @@ class PackedRows:
 
     def _fill(self, rows: Rows, i: int, shard: int, row: int) -> None:
         index, base = self._indexes[shard], int(self._shards.shard_starts[shard])
-        position = document = 0
-        for segment in range(int(index.row_offsets[row]), int(index.row_offsets[row + 1])):
-            start, length = base + int(index.starts[segment]), int(index.lengths[segment])
-            tokens = self._shards.read(start, length + 1)
-            targets = np.full(length, IGNORE_INDEX)
-            targets[: len(tokens) - 1] = tokens[1 : length + 1]
-            targets[targets == self._shards.manifest.bos_id] = IGNORE_INDEX
-            here = slice(position, position + length)
-            rows.input_ids_NT[i, here], rows.labels_NT[i, here] = tokens[:length], targets
-            rows.document_ids_NT[i, here] = document
-            position, document = position + length, document + 1
-        rows.document_ids_NT[i, position:] = document
+        segments = slice(int(index.row_offsets[row]), int(index.row_offsets[row + 1]))
+        position, bos_id = 0, self._shards.manifest.bos_id
+        places = zip(index.starts[segments].tolist(), index.lengths[segments].tolist(), strict=True)
+        for document, (start, length) in enumerate(places):
+            tokens = self._shards.read(base + start, length + 1)  # one fewer at the end of the stream
+            end = position + length
+            rows.input_ids_NT[i, position:end] = tokens[:length]
+            rows.labels_NT[i, position : position + len(tokens) - 1] = tokens[1:]
+            if len(tokens) <= length or tokens[length] == bos_id:
+                rows.labels_NT[i, end - 1] = IGNORE_INDEX
+            rows.document_ids_NT[i, position:end] = document
+            position = end
+        rows.document_ids_NT[i, position:] = segments.stop - segments.start
 
 
 def open_rows(shards: ShardedTokens, config: DataConfig, sequence_length: int) -> StreamRows | PackedRows:

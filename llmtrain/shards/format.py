@@ -93,11 +93,12 @@ def map_tokens(path: Path, header: ShardHeader) -> Tokens:
     """A view of the tokens, read from disk when touched."""
     if header.token_count == 0:
         return np.empty(0, header.dtype)
-    return np.memmap(path, header.dtype, "r", HEADER_BYTES, (header.token_count,))
+    # A plain array over the mapping: slices of np.memmap itself cost several times as much.
+    return np.asarray(np.memmap(path, header.dtype, "r", HEADER_BYTES, (header.token_count,)))
 
 
 def map_document_ends(path: Path, header: ShardHeader) -> NDArray[np.uint64]:
     """A view of the document ends."""
     if header.document_count == 0:
         return np.empty(0, np.uint64)
-    return np.memmap(path, np.uint64, "r", header.ends_offset, (header.document_count,))
+    return np.asarray(np.memmap(path, np.uint64, "r", header.ends_offset, (header.document_count,)))

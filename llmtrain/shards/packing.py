@@ -89,14 +89,20 @@ def _fit(starts: NDArray[np.int64], lengths: NDArray[np.int64], sequence_length:
     return rows
 
 
-def build_pack_indexes(shards: ShardedTokens, sequence_length: int) -> int:
+def build_pack_indexes(shards: ShardedTokens, sequence_length: int, part: int = 0, parts: int = 1) -> int:
     """Write the pack index of every shard that lacks one.
+
+    Args:
+        shards: one split of one source.
+        sequence_length: tokens of a row.
+        part: which share of the shards; several processes may share the work.
+        parts: number of shares.
 
     Returns:
         How many were written.
     """
     written = 0
-    for shard in range(len(shards.manifest.shards)):
+    for shard in range(part, len(shards.manifest.shards), parts):
         path = _index_path(shards, shard, sequence_length)
         if not path.exists():
             index = pack_documents(shards.document_ends(shard), sequence_length)
@@ -128,7 +134,7 @@ def open_pack_index(shards: ShardedTokens, shard: int, sequence_length: int) -> 
         raise DataError(f"pack index {path}: belongs to another shard, length or version. {remedy}")
     if size != _HEADER_BYTES + 8 * (rows + 1 + 2 * segments):
         raise DataError(f"pack index {path}: {size:,} bytes do not hold {rows:,} rows: truncated. {remedy}")
-    numbers = np.memmap(path, np.uint64, "r", _HEADER_BYTES)
+    numbers = np.asarray(np.memmap(path, np.uint64, "r", _HEADER_BYTES))
     return PackIndex(numbers[: rows + 1], numbers[rows + 1 : rows + 1 + segments], numbers[rows + 1 + segments :])
 
 

@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_packing(config: Config, plan: Plan, data: TrainingData) -> None:
-    """Write the pack indexes that `data.packing: best_fit` needs and that are not there yet; rank 0 does it."""
-    if config.data.packing == "best_fit" and dist.get_rank() == 0:
+    """Write the pack indexes that `data.packing: best_fit` needs and that are not there yet; ranks share the work."""
+    if config.data.packing == "best_fit":
         for name, opened in data.train.items():
-            written = build_pack_indexes(opened, plan.sequence_length)
+            written = build_pack_indexes(opened, plan.sequence_length, dist.get_rank(), dist.get_world_size())
             if written:
                 logger.info("%s: packed %d shards into rows of %d tokens", name, written, plan.sequence_length)
     dist.barrier()

@@ -42,6 +42,16 @@ def test_an_index_is_built_once_and_read_back(tmp_path: Path) -> None:
         assert getattr(found, name).tolist() == getattr(expected, name).tolist()
 
 
+def test_several_processes_share_the_packing(tmp_path: Path) -> None:
+    shards = write_split(tmp_path / "train", make_documents(60))
+    count = len(shards.manifest.shards)
+    assert count > 3
+    written = [build_pack_indexes(shards, 64, part, 3) for part in range(3)]
+    assert sum(written) == count
+    assert max(written) - min(written) <= 1
+    assert all(open_pack_index(shards, shard, 64).num_rows > 0 for shard in range(count))
+
+
 def test_an_index_of_another_shard_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
     shards = write_split(tmp_path / "train", make_documents(60))
     with pytest.raises(DataError, match="cannot be read"):
