@@ -65,9 +65,20 @@ class ShardedTokens:
                 self._read_across(shard, offset, rows[i])
 
     def document_ends(self, shard: int) -> NDArray[np.uint64]:
-        """For each document of a shard, the token index in the shard after its last token."""
+        """For each document of a shard, the token index in the shard after its last token.
+
+        Raises:
+            DataError: the ends do not ascend to the last token.
+        """
         path = self.folder / self.manifest.shards[shard].file
-        return map_document_ends(path, read_header(path))
+        header = read_header(path)
+        ends = map_document_ends(path, header)
+        if (ends[1:] < ends[:-1]).any() or int(ends[-1] if len(ends) else 0) != header.token_count:
+            raise DataError(
+                f"shard {path}: document ends do not ascend to the last of {header.token_count:,} tokens: damaged. "
+                "Write it again with `llmtrain data prepare`."
+            )
+        return ends
 
     def verify(self, part: int = 0, parts: int = 1) -> None:
         """Check every shard against its sha256.

@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 
 from llmtrain.config.root import Config
 from llmtrain.data.loader import Batch, TrainingLoader, build_loader
+from llmtrain.data.order import Samples
 from llmtrain.errors import DataError
 from llmtrain.plan.build import build_plan
 from llmtrain.shards.packing import build_pack_indexes
@@ -97,6 +99,54 @@ def test_waiting_is_counted(data: Data, tmp_path: Path) -> None:
     loader.load_step(0)
     assert loader.wait_seconds > 0
     loader.close()
+
+
+def test_steps_are_read_ahead_and_never_beyond_the_run(data: Data, tmp_path: Path) -> None:
+    loader = open_loader(load_tiny_config(tmp_path, "training.train_steps=4"), data)
+    located: list[int] = []
+    locate = loader.order.locate
+
+    def record(start: int, count: int) -> Samples:
+        located.append(start // count)
+        return locate(start, count)
+
+    loader.order.locate = record  # type: ignore[method-assign]
+    loader.load_step(0)
+    loader._thread.submit(bool).result()  # the thread works in order: what was asked for before is done now
+    assert located == [0, 1, 2]
+    for step in (1, 2, 3):
+        loader.load_step(step)
+    loader._thread.submit(bool).result()
+    assert located == [0, 1, 2, 3]
+    loader.close()
+
+
+def test_closing_ends_the_thread(data: Data, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    loader = open_loader(load_tiny_config(tmp_path), data)
+    loader.load_step(0)
+    assert len(set(threading.enumerate()) - before) == 1
+    loader.close()
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_longer_run_reads_the_same_steps(data: Data, tmp_path: Path) -> None:
+    short = open_loader(load_tiny_config(tmp_path), data)
+    long = open_loader(load_tiny_config(tmp_path, "training.train_steps=500"), data)
+    for step in range(10):
+        assert torch.equal(stack(short.load_step(step)), stack(long.load_step(step)))
+    short.close()
+    long.close()
+
+
+def test_a_batch_of_two_steps_is_both_their_batches(data: Data, tmp_path: Path) -> None:
+    small = open_loader(load_tiny_config(tmp_path), data)
+    large = open_loader(load_tiny_config(tmp_path, "batch.global_batch_size=16", "training.train_steps=5"), data)
+    for step in range(5):
+        both = torch.cat([stack(small.load_step(2 * step)), stack(small.load_step(2 * step + 1))])
+        assert torch.equal(stack(large.load_step(step)), both)
+    small.close()
+    large.close()
 
 
 def test_the_order_follows_the_seed(data: Data, tmp_path: Path) -> None:

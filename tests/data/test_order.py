@@ -19,21 +19,40 @@ def draw_shares(count: int, seed: int) -> list[float]:
     return shares
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 20, 100, 300])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_every_source_is_within_4_sequences_of_its_share_at_every_block(count: int, seed: int) -> None:
-    weights = make_mixture(draw_shares(count, seed)).weights
-    shares = np.array(weights, float) / sum(weights)
-    before = [0] * count
-    for block in (*range(1, 60), 10**3, 10**3 + 1, 10**6, 10**9, 10**12):
+SKEWED = {
+    "one in a million": [1.0, 1e-6],
+    "powers of two": [2.0**-i for i in range(40)],
+    "one giant and 299 dwarfs": [1.0, *[1e-9] * 299],
+    "alternating": [1.0, 1e-5] * 100,
+    "thirds": [1.0] * 3,
+}
+DRAWN = {
+    f"{count} drawn with seed {seed}": draw_shares(count, seed) for count in (1, 2, 3, 20, 100, 300) for seed in (0, 1)
+}
+
+
+@pytest.mark.parametrize("shares", (SKEWED | DRAWN).values(), ids=(SKEWED | DRAWN).keys())
+def test_every_source_is_within_4_sequences_of_its_share_at_every_block(shares: list[float]) -> None:
+    weights = make_mixture(shares).weights
+    total, before = sum(weights), [0] * len(weights)
+    for block in (*range(1, 60), 10**3, 10**3 + 1, 10**6, 10**9, 10**9 + 1, 10**12):
         samples = block * BLOCK_SAMPLES
         counts = apportion(samples, weights)
         assert sum(counts) == samples
-        # Shares are floats here; beyond 10**13 samples their own rounding would show.
-        if block <= 10**9:
-            assert np.abs(np.array(counts) - samples * shares).max() < 4
+        # In whole numbers: floats would hide a deviation of some sequences among a trillion.
+        worst = max(abs(count * total - samples * weight) for count, weight in zip(counts, weights, strict=True))
+        assert worst < 4 * total
         assert all(now >= then for now, then in zip(counts, before, strict=True))
         before = counts
+
+
+@pytest.mark.parametrize("start", [0, 10**9 // BLOCK_SAMPLES, 10**12 // BLOCK_SAMPLES])
+def test_a_block_holds_exactly_what_is_apportioned(start: int) -> None:
+    mixture = make_mixture(draw_shares(20, 3))
+    first, last = (apportion(block * BLOCK_SAMPLES, mixture.weights) for block in (start, start + 3))
+    drawn = SampleOrder(mixture, seed=1).locate(start * BLOCK_SAMPLES, 3 * BLOCK_SAMPLES).sources
+    expected = [after - before for before, after in zip(first, last, strict=True)]
+    assert np.bincount(drawn, minlength=20).tolist() == expected
 
 
 def test_the_order_inside_a_block_has_no_period() -> None:
@@ -78,6 +97,17 @@ def test_a_run_can_be_continued_at_a_trillion_samples() -> None:
     assert len(samples.windows) == 1000
     assert samples.epochs[samples.sources == 1].min() > 1000
     assert samples.windows.min() >= 0
+
+
+def test_no_window_comes_twice_before_its_epoch_is_over() -> None:
+    mixture = make_mixture([0.9, 0.1], [5000, 3])
+    samples = SampleOrder(mixture, seed=2).locate(0, 12 * BLOCK_SAMPLES)
+    seen = set(zip(samples.sources.tolist(), samples.epochs.tolist(), samples.windows.tolist(), strict=True))
+    assert len(seen) == 12 * BLOCK_SAMPLES
+    for source in (0, 1):
+        epochs = samples.epochs[samples.sources == source]
+        # Two epochs may be mixed within a block, whose samples are shuffled among themselves, never further.
+        assert np.bincount(epochs)[:-1].tolist() == [mixture.windows[source]] * int(epochs.max())
 
 
 def test_seeds_give_different_orders() -> None:

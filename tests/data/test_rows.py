@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from llmtrain.config.data import DataConfig
 from llmtrain.data.labels import IGNORE_INDEX
 from llmtrain.data.rows import PackedRows, StreamRows, open_rows
 from llmtrain.errors import DataError
-from llmtrain.shards.packing import build_pack_indexes
+from llmtrain.shards.packing import build_pack_indexes, open_pack_index
 from llmtrain.shards.reader import ShardedTokens
 from tests.helpers.shards import BOS_ID, EOS_ID, make_documents, write_split
 
@@ -62,6 +63,30 @@ def test_packed_rows_hold_every_document_once_and_ask_only_within_it(shards: Sha
     assert pairs == expected
     assert real.sum() == len(stream) - np.count_nonzero(stream == EOS_ID)
     assert (rows.labels_NT[rows.input_ids_NT == EOS_ID] == IGNORE_INDEX).all()
+
+
+@pytest.mark.parametrize("length", [16, 32, 500])
+def test_packed_rows_agree_with_a_naive_reference(shards: ShardedTokens, length: int) -> None:
+    build_pack_indexes(shards, length)
+    reader = PackedRows(shards, length)
+    rows = reader.read(np.arange(reader.num_windows))
+    row = 0
+    for shard, base in enumerate(shards.shard_starts[:-1].tolist()):
+        ends = shards.document_ends(shard).tolist()
+        index = open_pack_index(shards, shard, length)
+        for first, last in pairwise(index.row_offsets.tolist()):
+            inputs, labels, documents = [], [], []
+            for document, segment in enumerate(range(first, last)):
+                for place in range(int(index.starts[segment]), int(index.starts[segment] + index.lengths[segment])):
+                    inputs.append(int(shards.read(base + place, 1)[0]))
+                    labels.append(IGNORE_INDEX if place + 1 in ends else int(shards.read(base + place + 1, 1)[0]))
+                    documents.append(document)
+            padding = length - len(inputs)
+            assert rows.input_ids_NT[row].tolist() == inputs + [EOS_ID] * padding
+            assert rows.labels_NT[row].tolist() == labels + [IGNORE_INDEX] * padding
+            assert rows.document_ids_NT[row].tolist() == documents + [last - first] * padding
+            row += 1
+    assert row == reader.num_windows
 
 
 def test_a_row_of_two_documents_tells_them_apart(shards: ShardedTokens) -> None:

@@ -1,4 +1,7 @@
 import hashlib
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +112,43 @@ def test_a_damaged_header_is_refused(tmp_path: Path, offset: int, value: bytes, 
     damage(path, offset, value)
     with pytest.raises(DataError, match=message):
         read_header(path)
+
+
+def test_damaged_document_ends_are_refused(tmp_path: Path) -> None:
+    shards = write_split(tmp_path / "train", make_documents(20))
+    path = tmp_path / "train" / "shard-00000.tokens"
+    offset = read_header(path).ends_offset
+    damage(path, offset, (10**9).to_bytes(8, "little"))
+    with pytest.raises(DataError, match="document ends do not ascend to the last of"):
+        shards.document_ends(0)
+
+
+def test_a_shard_of_equal_size_but_another_count_is_refused(tmp_path: Path) -> None:
+    write_split(tmp_path / "a", [np.array([1, 7, 2]), np.array([1, 2])])
+    write_split(tmp_path / "b", [np.array([1, 7, 2]), np.array([1, 7, 2])])
+    (tmp_path / "a" / "shard-00000.tokens").write_bytes((tmp_path / "b" / "shard-00000.tokens").read_bytes())
+    with pytest.raises(DataError, match="holds 6 tokens, the manifest says 5: they do not belong together"):
+        ShardedTokens(tmp_path / "a").read(0, 5)
+
+
+def test_a_writer_killed_in_the_middle_leaves_no_manifest(tmp_path: Path) -> None:
+    script = f"""
+import os, signal, numpy as np
+from pathlib import Path
+from tests.helpers.shards import SETTINGS
+from llmtrain.shards.writer import ShardWriter
+writer = ShardWriter(Path({str(tmp_path / "train")!r}), **(SETTINGS | {{"shard_tokens": 3}}))
+for _ in range(5):
+    writer.write_document(np.array([1, 7, 2]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", script], cwd=root).returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "train").glob("*.tokens"))) == 6
+    with pytest.raises(DataError, match="cannot be read"):
+        ShardedTokens(tmp_path / "train")
+    assert write_split(tmp_path / "train", [np.array([1, 2])]).token_count == 2
+    assert len(list((tmp_path / "train").glob("*.tokens"))) == 1
 
 
 def test_a_truncated_or_missing_shard_is_found_at_opening(tmp_path: Path) -> None:
