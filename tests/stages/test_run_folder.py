@@ -49,6 +49,16 @@ def test_a_longer_run_on_another_layout_may_continue(tmp_path: Path, caplog: pyt
     assert "training.train_steps: 10 until now, 20 from here on" in caplog.text
 
 
+def test_a_cap_on_epochs_may_be_raised_and_a_weight_may_not_change(tmp_path: Path) -> None:
+    config = load_tiny_config(tmp_path, "data.sources={web: {weight: 1.0, max_epochs: 2}}")
+    config.run.folder.mkdir(parents=True)
+    start_run_folder(config)
+    check_continuation(load_tiny_config(tmp_path, "data.sources={web: {weight: 1.0, max_epochs: 5}}"))
+    check_continuation(load_tiny_config(tmp_path, "data.sources={web: {weight: 1.0}}"))
+    with pytest.raises(ConfigError, match=r"data\.sources\.web\.weight: 1\.0 there, 2\.0 here"):
+        check_continuation(load_tiny_config(tmp_path, "data.sources={web: {weight: 2.0, max_epochs: 2}}"))
+
+
 def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     folder = load_tiny_config(tmp_path).run.folder
     refused = pytest.raises(ConfigError, match=r"a run is using this folder \(process \d+ on ")
