@@ -41,7 +41,7 @@ def linear_cross_entropy(
         section 5.
     """
     results: tuple[torch.Tensor, torch.Tensor] = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_TD, weight_VD, labels_T, vocab_size, chunk_tokens, z_loss_coefficient
+        hidden_TD, weight_VD, labels_T, vocab_size, chunk_tokens, z_loss_coefficient, torch.is_grad_enabled()
     )
     return results
 
@@ -56,11 +56,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         vocab_size: int,
         chunk_tokens: int,
         z_loss_coefficient: float,
+        is_grad_enabled: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         device = hidden_TD.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_TD.dtype
         accumulate_dtype = torch.promote_types(dtype, torch.float32)
-        needs_hidden, needs_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        # needs_input_grad knows nothing of no_grad: it is true for every parameter, in evaluation too.
+        needs_hidden, needs_weight = (is_grad_enabled and needed for needed in ctx.needs_input_grad[:2])
         hidden_grad_TD = torch.empty_like(hidden_TD, dtype=dtype) if needs_hidden else None
         weight_grad_VD = torch.zeros_like(weight_VD, dtype=accumulate_dtype) if needs_weight else None
         losses_T = torch.empty(len(labels_T), dtype=accumulate_dtype, device=hidden_TD.device)
@@ -94,7 +96,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         scale = grad_outputs[0]
         hidden_grad = None if hidden_grad_TD is None else (hidden_grad_TD * scale).to(hidden_dtype)
         weight_grad = None if weight_grad_VD is None else (weight_grad_VD * scale).to(weight_dtype)
-        return hidden_grad, weight_grad, None, None, None, None
+        return hidden_grad, weight_grad, None, None, None, None, None
 
 
 def _cross_entropy_to_gradient(

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from llmtrain.data.labels import IGNORE_INDEX
 from llmtrain.losses.linear_cross_entropy import linear_cross_entropy
@@ -86,3 +87,39 @@ def test_without_gradients_none_are_made() -> None:
         loss, _ = linear_cross_entropy(hidden, weight, labels, vocab_size=VOCAB, chunk_tokens=8)
     assert not loss.requires_grad
     torch.testing.assert_close(loss, reference(hidden, weight, labels, 0.0)[0].detach())
+
+
+def count_flops(enabled: bool) -> int:
+    hidden, weight, labels = make_inputs()
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(enabled):
+        linear_cross_entropy(hidden, weight, labels, vocab_size=VOCAB, chunk_tokens=8)
+    return int(counter.get_total_flops())
+
+
+def test_evaluation_makes_no_gradients() -> None:
+    one_product = 2 * TOKENS * PADDED * HIDDEN
+    assert count_flops(enabled=False) == one_product
+    assert count_flops(enabled=True) > one_product
+
+
+@pytest.mark.parametrize("z_loss_coefficient", [0.0, 0.01])
+def test_gradients_are_those_of_finite_differences(z_loss_coefficient: float) -> None:
+    hidden, weight, labels = make_inputs()
+
+    def compute(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        settings = {"vocab_size": 5, "chunk_tokens": 3, "z_loss_coefficient": z_loss_coefficient}
+        return linear_cross_entropy(hidden, weight, labels[:7] % 5, **settings)[0]  # type: ignore[arg-type]
+
+    inputs = hidden[:7, :4].detach().requires_grad_(), weight[:8, :4].detach().requires_grad_()
+    assert torch.autograd.gradcheck(compute, inputs)
+
+
+def test_hidden_states_may_lie_anyhow() -> None:
+    hidden, weight, labels = make_inputs()
+    settings = {"vocab_size": VOCAB, "chunk_tokens": 8}
+    turned = hidden.detach().t().contiguous().t().requires_grad_()
+    for tensor in (hidden, turned):
+        linear_cross_entropy(tensor, weight, labels, **settings)[0].backward()  # type: ignore[no-untyped-call]
+    assert hidden.grad is not None
+    assert turned.grad is not None
+    torch.testing.assert_close(turned.grad, hidden.grad)
