@@ -8,6 +8,7 @@ A server that is away costs training nothing: the lines stay, and are sent later
 run, or by `llmtrain tracking sync RUN`.
 """
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -50,16 +51,22 @@ def start_mirror(run_folder: Path, system_interval_seconds: float) -> Mirror:
     logs = run_folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "llmtrain.tracking.mirror", str(run_folder), str(system_interval_seconds)]
+    # The lock is taken here and lives on in the process: mirrors of one run work in the order of their starts.
+    lock = os.open(run_folder / LOCK_NAME, os.O_CREAT | os.O_RDWR)
+    with contextlib.suppress(BlockingIOError):  # the mirror of a killed attempt has it; the process waits for it
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
     with (logs / LOG_NAME).open("ab") as log:
         process = subprocess.Popen(
-            command,
+            [*command, str(lock)],
+            pass_fds=[lock],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             env=environment | {"OMP_NUM_THREADS": "1"},
             start_new_session=True,  # Ctrl-C on a terminal ends training; the mirror then sends the rest
         )
+    os.close(lock)
     return Mirror(process)
 
 
@@ -99,44 +106,41 @@ def _take(descriptor: int, run_folder: Path, patience_seconds: float = 0.0) -> N
         time.sleep(0.2)
 
 
-def _run_mirror(run_folder: Path, system_interval_seconds: float) -> None:
+def _run_mirror(run_folder: Path, system_interval_seconds: float, lock: int) -> None:
     """The process: send until training is over and everything is sent, or the time for that is up."""
     os.nice(10)
+    # The mirror of a killed attempt may still be sending when the next attempt starts.
+    _take(lock, run_folder, patience_seconds=4 * _FINAL_SECONDS)
     from llmtrain.tracking.mlflow_run import MlflowRun, limit_waiting
     from llmtrain.tracking.system_metrics import SystemSampler
 
     limit_waiting()
-    with (run_folder / LOCK_NAME).open("w") as lock:
-        # The mirror of a killed attempt may still be sending when the next attempt starts.
-        _take(lock.fileno(), run_folder, patience_seconds=4 * _FINAL_SECONDS)
-        sampler = SystemSampler(run_folder, system_interval_seconds)
-        run: MlflowRun | None = None
-        backoff, next_try, deadline = _POLL_SECONDS, 0.0, None
-        while True:
-            is_over = _wait_for_end(0.0 if deadline else _POLL_SECONDS)
-            if is_over and deadline is None:
-                deadline, next_try = time.monotonic() + _FINAL_SECONDS, 0.0
-            sampler.sample_if_due()
-            if time.monotonic() < next_try:
-                time.sleep(0.2)
-                if deadline and time.monotonic() > deadline:
-                    break
-                continue
-            try:
-                if run is None:
-                    run = MlflowRun(run_folder)
-                    run.reopen()
-                run.send()
-                if is_over:
-                    run.finish()
-                    return
-                backoff, next_try = _POLL_SECONDS, 0.0
-            except Exception as error:  # noqa: BLE001  whatever MLflow raises: a run never depends on it
-                logger.warning(
-                    "MLflow is away, trying again in %.0f s: %s", backoff, json.dumps(redact(str(error))[:300])
-                )
-                next_try, backoff = time.monotonic() + backoff, min(2 * backoff, _MAX_BACKOFF_SECONDS)
-        logger.warning("MLflow is away; `llmtrain tracking sync %s` sends the rest", run_folder)
+    sampler = SystemSampler(run_folder, system_interval_seconds)
+    run: MlflowRun | None = None
+    backoff, next_try, deadline = _POLL_SECONDS, 0.0, None
+    while True:
+        is_over = _wait_for_end(0.0 if deadline else _POLL_SECONDS)
+        if is_over and deadline is None:
+            deadline, next_try = time.monotonic() + _FINAL_SECONDS, 0.0
+        sampler.sample_if_due()
+        if time.monotonic() < next_try:
+            time.sleep(0.2)
+            if deadline and time.monotonic() > deadline:
+                break
+            continue
+        try:
+            if run is None:
+                run = MlflowRun(run_folder)
+                run.reopen()
+            run.send()
+            if is_over:
+                run.finish()
+                return
+            backoff, next_try = _POLL_SECONDS, 0.0
+        except Exception as error:  # noqa: BLE001  whatever MLflow raises: a run never depends on it
+            logger.warning("MLflow is away, trying again in %.0f s: %s", backoff, json.dumps(redact(str(error))[:300]))
+            next_try, backoff = time.monotonic() + backoff, min(2 * backoff, _MAX_BACKOFF_SECONDS)
+    logger.warning("MLflow is away; `llmtrain tracking sync %s` sends the rest", run_folder)
 
 
 def _wait_for_end(seconds: float) -> bool:
@@ -147,4 +151,7 @@ def _wait_for_end(seconds: float) -> bool:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    _run_mirror(Path(sys.argv[1]), float(sys.argv[2]))
+    try:
+        _run_mirror(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))
+    except MachineError as error:
+        logger.warning("%s", error)

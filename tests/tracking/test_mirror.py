@@ -76,9 +76,17 @@ def test_a_mirror_gives_up_in_time_and_sync_sends_the_rest(
     writer = RunWriter(folder)
     log_steps(writer, 1, 10)
     writer.log_event("finished")
-    code = f"from llmtrain.tracking import mirror; mirror._FINAL_SECONDS = 1.0; mirror._run_mirror({folder!r}, 1.0)"
-    command = [sys.executable, "-c", f"from pathlib import PosixPath; {code}"]
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False)
+    code = f"from llmtrain.tracking import mirror; mirror._FINAL_SECONDS = 1.0; mirror._run_mirror({folder!r}, 1.0, %d)"
+    with (folder / LOCK_NAME).open("w") as lock:
+        result = subprocess.run(
+            [sys.executable, "-c", f"from pathlib import PosixPath; {code % lock.fileno()}"],
+            pass_fds=[lock.fileno()],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
     assert result.returncode == 0, result.stderr
     assert f"`llmtrain tracking sync {folder}` sends the rest" in result.stderr
     assert "lovelace" not in result.stderr
@@ -117,6 +125,8 @@ time.sleep(60)
     pid = int(training.stdout.readline())
     os.kill(training.pid, signal.SIGKILL)
     training.wait()
+    with (folder / LOCK_NAME).open("w") as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held before the process has imported MLflow
     # The next attempt starts at once: its mirror waits for the first one to end.
     second = start_mirror(folder, 1.0)
     wait_until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
