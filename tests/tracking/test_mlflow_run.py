@@ -1,15 +1,23 @@
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from mlflow.tracking import MlflowClient
 
 from llmtrain.tracking.mirror import sync_run
 from llmtrain.tracking.mlflow_run import MlflowRun
 from llmtrain.tracking.run_folder import RunWriter, read_metrics
 from tests.tracking.conftest import log_steps, make_run, read_mirrored
+
+
+@pytest.fixture(autouse=True)
+def database(tmp_path: Path, empty_database: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty_database, tmp_path / "runs" / "mlflow.db")
 
 
 def open_client(folder: Path) -> tuple[MlflowClient, str]:
