@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from llmtrain.errors import CheckpointError
 from llmtrain.model.generate import generate
@@ -54,14 +55,15 @@ def export_to_huggingface(
         for name in _TOKENIZER_FILES:
             shutil.copyfile(tokenizer_folder / name, staging / name)
         (staging / "README.md").write_text(card, encoding="utf-8")
-    except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
+        check_logits_parity(load_gpt(weights, shape), staging)
+        shutil.rmtree(output, ignore_errors=True)
+        staging.rename(output)
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{output}: could not be written: {error}. Free some space or choose another folder."
         ) from error
-    check_logits_parity(load_gpt(weights, shape), staging)
-    shutil.rmtree(output, ignore_errors=True)
-    staging.rename(output)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def import_from_huggingface(folder: Path) -> tuple[ModelShape, dict[str, torch.Tensor]]:

@@ -1,9 +1,11 @@
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from llmtrain.errors import CheckpointError
 from llmtrain.model.export import check_logits_parity, export_to_huggingface, import_from_huggingface, load_gpt
@@ -110,6 +112,22 @@ def test_a_refused_export_leaves_the_one_before(tokenizer_folder: Path, monkeypa
     with pytest.raises(CheckpointError):
         export(shape, tokenizer_folder)
     assert (output / "model.safetensors").read_bytes() == before
+    assert not list(output.parent.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(("limit_bytes", "cause"), [(100, OSError), (10_000, SafetensorError)])
+def test_an_export_that_does_not_fit_on_the_disk_is_an_error_and_leaves_nothing(
+    tokenizer_folder: Path, limit_bytes: int, cause: type[Exception]
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limits[1]))  # a write beyond it fails, as on a full disk
+    try:
+        with pytest.raises(CheckpointError, match=r"export: could not be written: .*Free some space") as caught:
+            export(SHAPES["llama"], tokenizer_folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert isinstance(caught.value.__cause__, cause)
+    assert [path.name for path in tokenizer_folder.parent.iterdir()] == ["tokenizer"]
 
 
 @pytest.mark.parametrize(
