@@ -1,6 +1,7 @@
 """Names of metrics, in one place: `group/name`, two levels, the unit in the name.
 
 MLflow draws one section per group, in alphabetical order; sources stand side by side inside a group.
+A group of one would take a row of the page for itself.
 """
 
 TRAIN_LOSS = "train/loss"
@@ -8,12 +9,12 @@ GRAD_NORM = "train/grad_norm"
 LEARNING_RATE = "train/learning_rate"
 TRAIN_TOKENS = "train/tokens"
 VALIDATION_LOSS = "validation/loss"
-SAVE_SECONDS = "checkpoint/save_seconds"
 TOKENS_PER_SECOND = "perf/tokens_per_second"
 MODEL_FLOPS_UTILIZATION = "perf/model_flops_utilization"
 STEP_SECONDS = "perf/step_seconds"
 DATA_WAIT_FRACTION = "perf/data_wait_fraction"
 PEAK_MEMORY_GIB = "perf/peak_memory_gib"
+SAVE_SECONDS = "perf/checkpoint_save_seconds"
 
 
 def train_loss_of(source: str) -> str:
