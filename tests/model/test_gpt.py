@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from llmtrain.data.labels import IGNORE_INDEX
 from llmtrain.model.gpt import GPT, LossOutput
@@ -95,6 +96,17 @@ def test_recompute_changes_no_bit_of_loss_and_gradients(shape: ModelShape, kind:
         assert kept is not None
         assert recomputed is not None
         assert torch.equal(kept, recomputed)
+
+
+@SHAPE_CASES
+def test_selective_recompute_does_no_product_twice(shape: ModelShape) -> None:
+    ids, flops = draw_ids(shape), {}
+    for kind in ("none", "selective", "full"):
+        model = build(shape, activation_recompute=kind)
+        with FlopCounterMode(display=False) as counter:
+            compute_loss(model, ids, ids.roll(-1, 1)).loss_sum.backward()  # type: ignore[no-untyped-call]
+        flops[kind] = counter.get_total_flops()
+    assert flops["none"] == flops["selective"] < flops["full"]
 
 
 def test_recompute_keeps_less_for_the_backward_pass() -> None:
