@@ -2,10 +2,10 @@
 
     python tests/benchmarks/bench_training.py --data data/quickstart --output docs/results/training_cpu.json
 
-Needs prepared data (`llmtrain data prepare configs/quickstart.yaml`). Same architecture, tokens per step, float32, AdamW,
-clipping and threads; one process each, in turn, several rounds; each reports tokens per second over all steps but the
-first ones. The peers: `transformers.Trainer` with LlamaForCausalLM (SDPA attention) and its default optimizer; and a
-loop of forward, backward, clip, step that holds nothing else.
+Needs prepared data (`llmtrain data prepare configs/quickstart.yaml`). Same architecture, tokens per step, float32,
+AdamW, clipping and threads; one process each, in turn, several rounds; each reports tokens per second over all steps
+but the first ones. The peers: `transformers.Trainer` with LlamaForCausalLM (SDPA attention) and its default optimizer;
+and a loop of forward, backward, clip, step that holds nothing else.
 """
 
 import argparse
@@ -98,7 +98,8 @@ def run_bare(arguments: argparse.Namespace) -> float:
         optimizer.step()
         optimizer.zero_grad()
         float(output.loss_sum)
-    return (len(batches) - WARMUP_STEPS) * batches[0].input_ids_BT.numel() / (time.perf_counter() - started)
+    tokens_per_step: int = batches[0].input_ids_BT.numel()
+    return (len(batches) - WARMUP_STEPS) * tokens_per_step / (time.perf_counter() - started)
 
 
 def run_trainer(arguments: argparse.Namespace) -> float:
@@ -114,7 +115,7 @@ def run_trainer(arguments: argparse.Namespace) -> float:
     ]  # the model shifts labels itself
     times: list[float] = []
 
-    class Clock(TrainerCallback):
+    class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(time.perf_counter())
 
@@ -136,7 +137,8 @@ def run_trainer(arguments: argparse.Namespace) -> float:
         model = LlamaForCausalLM(build_huggingface_config(plan.shape, special_ids))
         Trainer(model=model, args=settings, train_dataset=rows, callbacks=[Clock()]).train()
     seconds = times[-1] - times[WARMUP_STEPS - 1]
-    return (len(times) - WARMUP_STEPS) * batches[0].input_ids_BT.numel() / seconds
+    tokens_per_step: int = batches[0].input_ids_BT.numel()
+    return (len(times) - WARMUP_STEPS) * tokens_per_step / seconds
 
 
 ROLES = {"llmtrain": run_llmtrain, "bare_loop": run_bare, "huggingface_trainer": run_trainer}
