@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmtrain.errors import ConfigError, LlmtrainError
+from llmtrain.process.logs import configure_logging
+from llmtrain.process.world import World
 
 if TYPE_CHECKING:
     from llmtrain.config.loader import LoadedConfig
@@ -207,6 +209,7 @@ def doctor(
 
 def main() -> None:
     """Run the command line; user errors print one message and exit with their code."""
+    configure_logging(World())
     try:
         app()
     except LlmtrainError as error:

@@ -129,7 +129,9 @@ def check_logits_parity(model: GPT, folder: Path) -> float:
 
 def _save_model(weights: Weights, shape: ModelShape, special_ids: Mapping[str, int], folder: Path) -> None:
     from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # it shows the writing of a file
     model = AutoModelForCausalLM.from_config(build_huggingface_config(shape, special_ids))
     model.load_state_dict(to_huggingface(weights, shape))
     model.generation_config = GenerationConfig(**special_ids)
@@ -138,7 +140,9 @@ def _save_model(weights: Weights, shape: ModelShape, special_ids: Mapping[str, i
 
 def _load_model(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     try:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     except (OSError, ValueError) as error:

@@ -6,6 +6,8 @@ import warnings
 
 from llmtrain.process.world import World
 
+_TALKATIVE = ("DeepSpeed", "deepspeed", "torch", "mlflow", "alembic", "py.warnings", "httpx", "filelock", "matplotlib")
+
 
 def configure_logging(world: World) -> None:
     """Set up logging of this process and quieten libraries that talk at import."""
@@ -17,8 +19,13 @@ def configure_logging(world: World) -> None:
         datefmt="%H:%M:%S",
         force=True,
     )
-    for name in ("DeepSpeed", "deepspeed", "torch", "mlflow", "alembic", "py.warnings", "httpx", "filelock", "numexpr"):
+    for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("DeepSpeed").addFilter(_is_error)  # it sets its own level when it is imported
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR

@@ -51,7 +51,6 @@ def launch_pretrain(loaded: LoadedConfig, num_ranks: int) -> int:
     Returns:
         The exit code of the run: 0, 75 (saved after a signal), or that of the rank that failed.
     """
-    configure_logging(World())
     config = loaded.config
     plan = build_plan(config, num_ranks, open_training_data(config.data, World()).tokenizer.vocab_size)
     with locked_run_folder(config.run.folder):
