@@ -55,6 +55,8 @@ def start_distributed(world: World, timeout_seconds: float) -> torch.device:
             f"rank {world.rank}: could not meet {world.world_size} ranks at {world.master_address}:{world.master_port} "
             f"within {timeout_seconds:.0f} s: {error}. Check that every node runs and reaches that address."
         ) from error
+    # DeepSpeed reads it; srun does not set it, and a process alone has no launcher to do so.
+    os.environ["LOCAL_RANK"] = str(world.local_rank)
     prepare_deepspeed(device)
     return device
 

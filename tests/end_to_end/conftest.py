@@ -46,6 +46,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def main_run(project: Path) -> Path:
+    """The run folder of the main job: ten steps on two ranks, mirrored, exported."""
+    overrides = ["run.name=main", "tracking.mlflow=true", "tracking.system_interval_seconds=1"]
+    result = run_command(project, "run", "tiny.yaml", "--nproc", "2", *overrides)
+    assert result.returncode == 0, result.stderr
+    assert "up to date" in result.stderr
+    assert "bigram" in result.stdout
+    assert "def " in result.stdout
+    return project / "runs" / "main"
+
+
 def run_command(folder: Path, *arguments: str, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
     """Run `llmtrain ARGUMENTS` in a folder."""
     return subprocess.run(

@@ -8,15 +8,9 @@ import pytest
 from tests.end_to_end.conftest import read_curve, run_command
 
 
-@pytest.fixture(scope="module")
-def run_folder(project: Path) -> Path:
-    overrides = ["run.name=main", "tracking.mlflow=true", "tracking.system_interval_seconds=1"]
-    result = run_command(project, "run", "tiny.yaml", "--nproc", "2", *overrides)
-    assert result.returncode == 0, result.stderr
-    assert "up to date" in result.stderr
-    assert "bigram" in result.stdout
-    assert "def " in result.stdout
-    return project / "runs" / "main"
+@pytest.fixture
+def run_folder(main_run: Path) -> Path:
+    return main_run
 
 
 def test_the_run_folder_tells_what_happened(run_folder: Path) -> None:
