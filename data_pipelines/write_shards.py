@@ -1,13 +1,15 @@
 """Cleaned documents of one source -> token shards of both splits, in one pass and constant memory.
 
-texts -> batches -> SentencePiece on all threads -> [bos] ids [eos] -> shard files. A document is held out for
-validation by the hash of its text, so it is in the same split in every corpus.
+texts -> batches -> SentencePiece, a batch per thread -> [bos] ids [eos] -> shard files, in the order of the texts.
+While threads encode, this one reads ahead and writes. A document is held out for validation by the hash of its text, so
+it is in the same split in every corpus.
 """
 
 import hashlib
 import itertools
-import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,13 @@ from llmtrain.shards.manifest import ShardManifest
 from llmtrain.shards.writer import ShardWriter
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 
-logger = logging.getLogger(__name__)
-
-_BATCH_CHARACTERS = 4_000_000
+_BATCH_CHARACTERS = 500_000
+# Batches under way per thread: enough that no thread waits while a shard is synced or a long document is encoded.
+_BATCHES_AHEAD = 4
 _SPLITS = ("train", "validation")
+
+_Tokens = tuple[NDArray[np.uint32], NDArray[np.int64]]
+"""Ids of documents one after the other, and the length of each."""
 
 
 def is_validation(text: str, fraction: float) -> bool:
@@ -60,7 +65,7 @@ def write_shards(
         provenance: kept in the manifests.
         validation_fraction: share of documents held out.
         shard_tokens: size of a shard.
-        threads: SentencePiece's; the result does not depend on it.
+        threads: that encode; the result does not depend on it.
         progress: told how many documents and characters were written.
 
     Returns:
@@ -85,13 +90,9 @@ def write_shards(
         for split in _SPLITS
     }
     try:
-        for batch in _batches(texts):
-            held_out = [is_validation(text, validation_fraction) for text in batch]
-            ids = tokenizer.encode_batch(batch, threads)
-            for split, wanted in zip(_SPLITS, (False, True), strict=True):
-                chosen = [row for row, is_held_out in zip(ids, held_out, strict=True) if is_held_out == wanted]
-                if chosen:
-                    writers[split].write_documents(*_flatten(chosen, tokenizer))
+        for batch, tokens in _encode_in_order(_batches(texts), tokenizer, validation_fraction, threads):
+            for split, split_tokens in tokens.items():
+                writers[split].write_documents(*split_tokens)
             progress(len(batch), sum(map(len, batch)))
         return {split: writer.close() for split, writer in writers.items()}
     except OSError as error:
@@ -114,8 +115,31 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _flatten(rows: Sequence[list[int]], tokenizer: Tokenizer) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """All documents one after the other, each with bos and eos, and their lengths."""
+def _encode_in_order(
+    batches: Iterable[list[str]], tokenizer: Tokenizer, validation_fraction: float, threads: int
+) -> Iterator[tuple[list[str], dict[str, _Tokens]]]:
+    """Each batch with its tokens by split. SentencePiece frees the interpreter lock, so threads are enough."""
+    running: deque[tuple[list[str], Future[dict[str, _Tokens]]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in batches:
+            running.append((batch, pool.submit(_encode, batch, tokenizer, validation_fraction)))
+            if len(running) == threads * _BATCHES_AHEAD:
+                first, future = running.popleft()
+                yield first, future.result()
+        for batch, future in running:
+            yield batch, future.result()
+
+
+def _encode(batch: list[str], tokenizer: Tokenizer, validation_fraction: float) -> dict[str, _Tokens]:
+    """Tokens of a batch by split; a split without documents is left out."""
+    rows: dict[str, list[list[int]]] = {split: [] for split in _SPLITS}
+    for text, ids in zip(batch, tokenizer.encode_batch(batch, threads=1), strict=True):
+        rows["validation" if is_validation(text, validation_fraction) else "train"].append(ids)
+    return {split: _flatten(chosen, tokenizer) for split, chosen in rows.items() if chosen}
+
+
+def _flatten(rows: Sequence[list[int]], tokenizer: Tokenizer) -> _Tokens:
+    """All documents, each with bos and eos."""
     lengths = np.fromiter(map(len, rows), np.int64, len(rows)) + 2
     ends = np.cumsum(lengths)
     flat = np.empty(int(ends[-1]), np.uint32)

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,35 @@ def test_every_document_is_in_exactly_one_split_as_it_was(tokenizer: Tokenizer, 
     assert sum(characters for _, characters in seen) == sum(map(len, DOCUMENTS))
 
 
-def test_the_shards_do_not_depend_on_threads(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_shards_do_not_depend_on_threads_and_batches(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = write_shards(DOCUMENTS, tmp_path / "one", tokenizer, threads=1, **SETTINGS)
-    two = write_shards(DOCUMENTS, tmp_path / "two", tokenizer, threads=2, **SETTINGS)
-    assert one == two
+    monkeypatch.setattr("data_pipelines.write_shards._BATCH_CHARACTERS", 3000)
+    many = write_shards(DOCUMENTS, tmp_path / "many", tokenizer, threads=3, **SETTINGS)
+    assert one == many
+
+
+def test_few_texts_are_in_memory_at_a_time(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_pipelines.write_shards._BATCH_CHARACTERS", 1)  # a document per batch
+    read, written, most = 0, 0, 0
+
+    def texts() -> Iterator[str]:
+        nonlocal read, most
+        for text in DOCUMENTS:
+            read += 1
+            most = max(most, read - written)
+            yield text
+
+    def note(documents: int, _: int) -> None:
+        nonlocal written
+        written += documents
+
+    write_shards(texts(), tmp_path, tokenizer, threads=2, progress=note, **SETTINGS)
+    assert read == written == len(DOCUMENTS)
+    assert most <= 2 * 4 + 1
 
 
 def test_the_manifest_tells_what_the_shards_are(tokenizer: Tokenizer, tmp_path: Path) -> None:
