@@ -11,6 +11,21 @@ from llmtrain.config.yaml_reader import Origins
 
 Path = tuple[str | int, ...]
 
+_NAME_RULE = "use 1 to 64 lower-case letters, digits, '_', '-' or '.', the first a letter or a digit"
+_WORDS = {
+    "Input should be": "it must be",
+    "a valid integer": "an integer",
+    "a valid number": "a number",
+    "a valid string": "a string",
+    "a valid boolean": "true or false",
+    "a valid array": "a list",
+    "an object": "a mapping",
+    "List should have": "it must have",
+    "Tuple should have": "it must have",
+    "Dictionary should have": "it must have",
+    " after validation": "",
+}
+
 
 def find_origin(path: Path, origins: Origins) -> str:
     """Where the value at `path`, or the nearest mapping around it, was written."""
@@ -32,6 +47,8 @@ def explain_errors(error: ValidationError, root: type[BaseModel], values: Any, o
     lines = []
     for details in error.errors(include_url=False):
         path = _strip_union_tags(details["loc"], values)
+        if details["type"].startswith("union_tag"):
+            path = (*path, str(details["ctx"]["discriminator"]).strip("'"))
         lines.append(f"{find_origin(path, origins)}: {_explain(details, path, root, values)}")
     return lines
 
@@ -48,14 +65,17 @@ def _explain(details: ErrorDetails, path: Path, root: type[BaseModel], values: A
     if kind == "missing":
         return f"'{dotted}' is missing. Set it{_describe_field(root, path, values)}."
     if kind == "union_tag_not_found":
-        name = str(context["discriminator"]).strip("'")
-        return f"'{dotted}.{name}' is missing. Set it to one of {_tags(root, path, values)}."
+        return f"'{dotted}' is missing. Set it to one of {_tags(root, path[:-1], values)}."
     if kind == "union_tag_invalid":
-        name, tag = str(context["discriminator"]).strip("'"), str(context["tag"])
-        close = difflib.get_close_matches(tag, str(context["expected_tags"]).replace("'", "").split(", "), n=1)
+        tag, allowed = details["input"][key], str(context["expected_tags"])
+        close = difflib.get_close_matches(str(tag), allowed.replace("'", "").split(", "), n=1) if tag else []
         hint = f" Did you mean '{close[0]}'?" if close else ""
-        return f"'{dotted}.{name}' = '{tag}'. Allowed: {context['expected_tags']}.{hint}"
-    message = details["msg"].replace("Input should be", "it must be").replace("a valid integer", "an integer")
+        return f"'{dotted}' = {json.dumps(tag)}. Allowed: {allowed}.{hint}"
+    if kind == "string_pattern_mismatch":  # only names have a pattern
+        return f"'{dotted.removesuffix('.[key]')}': {json.dumps(details['input'])} is not a name: {_NAME_RULE}."
+    message = details["msg"]
+    for pydantic_word, word in _WORDS.items():
+        message = message.replace(pydantic_word, word)
     return f"'{dotted}' = {json.dumps(details['input'], default=str)}: {message}."
 
 

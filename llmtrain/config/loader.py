@@ -5,7 +5,7 @@ All mistakes are reported at once, each with its place.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,7 @@ def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> LoadedC
         nested: Any = value
         for key in reversed(keys):
             nested = {key: nested}
-        override_origins: Origins = {keys[: i + 1]: COMMAND_LINE for i in range(len(keys))}
-        _merge(values, nested, origins, override_origins, ())
+        _merge(values, nested, origins, dict.fromkeys(_list_paths(nested, ()), COMMAND_LINE), ())
     return LoadedConfig(validate(values, origins), origins)
 
 
@@ -86,6 +85,16 @@ def _split_override(override: str) -> tuple[tuple[str, ...], Any]:
             f"{COMMAND_LINE}: '{override}' is not an override. Write section.key=value, e.g. batch.micro_batch_size=4."
         )
     return keys, parse_scalar(text)
+
+
+def _list_paths(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    """Paths of everything inside a value, without the value's own."""
+    inner: Iterable[tuple[str | int, Any]] = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, item in inner:
+        yield (*path, key)
+        yield from _list_paths(item, (*path, key))
 
 
 def _merge(
