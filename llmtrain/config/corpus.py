@@ -11,6 +11,7 @@ class WebSource(Section):
     """Web pages: HTML files and WARC archives."""
 
     kind: Literal["web"]
+    """What `paths` hold."""
     paths: list[str] = Field(min_length=1)
     """Files, folders or globs (`*.html`, `*.warc`, `*.warc.gz`). `pydoc:` crawls the documentation site that
     Python serves about itself, over loopback, into a WARC file."""
@@ -24,6 +25,7 @@ class WikipediaSource(Section):
     """MediaWiki XML dumps, plain or bz2."""
 
     kind: Literal["wikipedia"]
+    """What `paths` hold."""
     paths: list[str] = Field(min_length=1)
     """Files or globs. `package:NAME/FILE` is a file shipped inside an installed Python package."""
     licence: str = "CC-BY-SA-4.0"
@@ -34,6 +36,7 @@ class CodeSource(Section):
     """Source trees."""
 
     kind: Literal["code"]
+    """What `paths` hold."""
     paths: list[str] = Field(min_length=1)
     """Folders or globs. `stdlib:` is the standard library of the running Python."""
     extensions: list[str] = [".py"]
@@ -48,6 +51,7 @@ class DocumentsSource(Section):
     """Text that already is in records: JSONL, JSONL.gz or parquet, or a dataset of the Hugging Face hub."""
 
     kind: Literal["documents"]
+    """What `paths` hold."""
     paths: list[str] = Field(min_length=1)
     """Files or globs (`*.jsonl`, `*.jsonl.gz`, `*.jsonl.zst`, `*.parquet`), or `hub:NAME`, read through `datasets`."""
     text_field: str = "text"

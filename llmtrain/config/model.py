@@ -26,6 +26,7 @@ class GPT2ModelConfig(_Decoder):
     """GPT-2/3: learned positions, LayerNorm, GELU (tanh), biases. Radford et al. 2019, Brown et al. 2020."""
 
     family: Literal["gpt2"]
+    """Architecture."""
     intermediate_size: PositiveInt | None = None
     """Width of the feed-forward layer; null = 4 * hidden_size."""
     norm_epsilon: PositiveFloat = 1e-5
@@ -38,6 +39,7 @@ class LlamaModelConfig(_Decoder):
     """Llama: rotary positions, RMSNorm, SwiGLU, grouped-query attention. Touvron et al. 2023."""
 
     family: Literal["llama"]
+    """Architecture."""
     intermediate_size: PositiveInt
     """Width of the feed-forward layer."""
     num_key_value_heads: PositiveInt | None = None

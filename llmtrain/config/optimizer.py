@@ -11,6 +11,7 @@ class AdamWConfig(Section):
     """AdamW (Loshchilov and Hutter 2019). Matrices and embeddings decay; norms, biases and other vectors do not."""
 
     name: Literal["adamw"] = "adamw"
+    """Method."""
     learning_rate: PositiveFloat
     """Peak learning rate."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)

@@ -11,6 +11,7 @@ class ConstantSchedule(Section):
     """Linear warm-up, then constant."""
 
     name: Literal["constant"]
+    """Shape of the curve."""
     warmup_steps: NonNegativeInt = 0
     """Optimizer steps from 0 to the peak."""
 
@@ -28,18 +29,21 @@ class CosineSchedule(_Decaying):
     """Linear warm-up, half a cosine down to `min_learning_rate`."""
 
     name: Literal["cosine"]
+    """Shape of the curve."""
 
 
 class LinearSchedule(_Decaying):
     """Linear warm-up, straight line down to `min_learning_rate`."""
 
     name: Literal["linear"]
+    """Shape of the curve."""
 
 
 class WarmupStableDecaySchedule(Section):
     """Linear warm-up, constant, linear decay over the last `decay_steps` (Hu et al. 2024)."""
 
     name: Literal["wsd"]
+    """Shape of the curve."""
     warmup_steps: NonNegativeInt = 0
     """Optimizer steps from 0 to the peak."""
     decay_steps: PositiveInt

@@ -1,10 +1,8 @@
 from pathlib import Path
 
-from llmtrain.config.compare import find_changes
 from llmtrain.config.loader import load_config
-from llmtrain.config.schema import build_json_schema
 from llmtrain.config.show import describe_config
-from tests.helpers.configs import load_tiny_config, write_tiny_config
+from tests.helpers.configs import write_tiny_config
 
 
 def test_every_value_is_shown_with_its_origin(tmp_path: Path) -> None:
@@ -15,15 +13,12 @@ def test_every_value_is_shown_with_its_origin(tmp_path: Path) -> None:
     assert rows["parallel.zero_stage"] == ("1", "default")
 
 
-def test_changes_between_two_configurations_are_listed_by_key(tmp_path: Path) -> None:
-    old = load_tiny_config(tmp_path)
-    new = load_tiny_config(tmp_path, "run.seed=8", "data.sources.web.weight=2")
-    assert find_changes(old, old) == []
-    assert ("run.seed", 7, 8) in find_changes(old, new)
-    assert ("data.sources.web.weight", None, 2.0) in find_changes(old, new)
-
-
-def test_the_schema_describes_keys_for_editors() -> None:
-    schema = build_json_schema()
-    assert schema["additionalProperties"] is False
-    assert schema["$defs"]["BatchConfig"]["properties"]["sequence_length"]["description"] == "Tokens per sequence."
+def test_values_inside_a_mapping_or_list_of_the_command_line_come_from_there(tmp_path: Path) -> None:
+    path = write_tiny_config(tmp_path)
+    overrides = ["schedule={name: constant, warmup_steps: 3}", "data.sources={web: {weight: 2}}"]
+    rows = {key: (value, origin) for key, value, origin in describe_config(load_config([path], overrides))}
+    assert rows["schedule.name"] == ('"constant"', "command line")
+    assert rows["schedule.warmup_steps"] == ("3", "command line")
+    assert rows["data.sources.web.weight"] == ("2.0", "command line")
+    assert rows["data.sources.web.max_epochs"] == ("null", "default")
+    assert rows["data.folder"][1].startswith(f"{path}:")
