@@ -1,6 +1,7 @@
 """The one door: `llmtrain <command>`. Parses, hands on, and turns errors into messages and exit codes.
 
-Heavy imports happen inside the commands, so that help and a typing mistake cost a fraction of a second.
+Heavy imports happen inside the commands, after the configuration is checked, so that help and a typing mistake cost a
+fraction of a second.
 """
 
 import logging
@@ -56,10 +57,10 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """Everything: prepare the data, pretrain, export, show generated text. Finished work is not done again."""
-    from llmtrain.stages.main_job import finish_main_job
+    loaded = _load(config, overrides, more)
+
     from llmtrain.stages.pretrain import launch_pretrain, print_plan
 
-    loaded = _load(config, overrides, more)
     if dry_run:
         print_plan(loaded, nproc or 1)
         return
@@ -70,6 +71,9 @@ def run(
     code = launch_pretrain(loaded, nproc or 1)
     if code:
         raise typer.Exit(code)
+
+    from llmtrain.stages.main_job import finish_main_job
+
     finish_main_job(loaded.config)
 
 
@@ -82,10 +86,11 @@ def pretrain(
     dry_run: DryRun = False,
 ) -> None:
     """Train on shards. Under torchrun, deepspeed or srun this is one rank; with --nproc it starts the ranks itself."""
+    loaded = _load(config, overrides, more)
+
     from llmtrain.process.world import read_world
     from llmtrain.stages.pretrain import launch_pretrain, print_plan, run_rank
 
-    loaded = _load(config, overrides, more)
     world = read_world()
     if dry_run:
         print_plan(loaded, nproc or world.world_size)
@@ -98,9 +103,11 @@ def pretrain(
 @data_app.command("prepare")
 def data_prepare(config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None) -> None:
     """Run section `corpus`: clean, deduplicate, train the tokenizer, write shards. Continues where it was stopped."""
+    loaded = _load(config, overrides, more)
+
     from data_pipelines.prepare import prepare
 
-    prepare(_load(config, overrides, more).config)
+    prepare(loaded.config)
 
 
 @data_app.command("verify")
@@ -164,7 +171,7 @@ def export(
 def generate(
     run_folder: RunFolder,
     prompt: Annotated[list[str], typer.Option(help="Text to continue; may be given several times.")],
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 100,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to add at most.")] = 100,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 = the most likely token always.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="Draw from the k most likely tokens; 0 = all.")] = 50,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
@@ -180,7 +187,7 @@ def generate(
 @app.command()
 def dashboard(
     root: Annotated[Path, typer.Argument(help="Folder that holds the runs.")] = Path("runs"),
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open MLflow on 127.0.0.1."""
     from llmtrain.stages.dashboard import open_dashboard
