@@ -136,7 +136,8 @@ def _train(
         recorder.close()
     if writer is not None:
         writer.log_event("finished" if steps == plan.train_steps else "stopped", step=steps)
-        if steps == plan.train_steps:
+        # A run that was finished before has measured nothing this time.
+        if steps == plan.train_steps and not (steps == first_step and writer.has_summary):
             finish_run(config, plan, data, validation, meter, writer, seconds=time.time() - started)
     return steps
 

@@ -49,6 +49,11 @@ class RunWriter:
         """Write the summary; it appears whole or not at all."""
         write_whole(self._folder / SUMMARY_NAME, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
+    @property
+    def has_summary(self) -> bool:
+        """Whether a summary was written, now or by an attempt before."""
+        return (self._folder / SUMMARY_NAME).is_file()
+
     def close(self) -> None:
         """Close the files."""
         for file in self._files.values():

@@ -70,11 +70,12 @@ def test_the_model_continues_text_and_the_seed_decides(project: Path, run_folder
     assert first.stdout == again.stdout
 
 
-def test_a_finished_run_is_not_trained_again(project: Path, run_folder: Path) -> None:
-    before = (run_folder / "metrics.jsonl").read_bytes()
+def test_a_finished_run_is_not_trained_or_summed_up_again(project: Path, run_folder: Path) -> None:
+    names = ("metrics.jsonl", "samples.jsonl", "summary.json", "curves.png")
+    before = {name: (run_folder / name).read_bytes() for name in names}
     result = run_command(project, "pretrain", "runs/main/config.yaml", "--nproc", "2", "tracking.mlflow=false")
     assert result.returncode == 0, result.stderr
-    assert (run_folder / "metrics.jsonl").read_bytes() == before
+    assert {name: (run_folder / name).read_bytes() for name in names} == before
 
 
 def test_checkpoints_are_listed_and_verified(project: Path, run_folder: Path) -> None:
