@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import run_command
+from tests.helpers.commands import run_command
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import build_environment, read_curve, read_digest, run_command
+from tests.helpers.commands import build_environment, read_curve, read_digest, run_command
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 LAUNCHERS = ("torchrun.sh", "deepspeed.sh", "slurm.sbatch")

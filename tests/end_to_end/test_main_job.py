@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import read_curve, run_command
+from tests.helpers.commands import read_curve, run_command
 
 
 @pytest.fixture

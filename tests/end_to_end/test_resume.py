@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import read_curve, read_digest, run_command, start_command
+from tests.helpers.commands import read_curve, read_digest, run_command, start_command
 
 STEPS = 40
 OVERRIDES = [f"training.train_steps={STEPS}", "checkpoint.save_every_steps=3", "checkpoint.keep_last=3"]
