@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from llmtrain.checkpoint.find import find_latest, verify_checkpoint
-from llmtrain.checkpoint.manifest import Manifest, read_manifest, step_directory_name
+from llmtrain.checkpoint.find import find_latest, list_checkpoints, verify_checkpoint
+from llmtrain.checkpoint.manifest import Manifest, parse_step, read_manifest, step_directory_name
 from llmtrain.checkpoint.read import read_state_dict
 from llmtrain.config.root import Config
-from llmtrain.errors import CheckpointError
+from llmtrain.errors import CheckpointError, DataError
 from llmtrain.plan.model_shape import ModelShape, build_model_shape
 from llmtrain.stages.run_folder import load_run_config
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
@@ -46,8 +46,22 @@ def load_finished_run(run_folder: Path, step: int | None) -> FinishedRun:
         if checkpoint is None:
             raise CheckpointError(f"{checkpoints}: no checkpoint yet. Train first: llmtrain pretrain CONFIG.")
     else:
-        checkpoint = checkpoints / step_directory_name(step)
+        checkpoint = _find_step(checkpoints, step)
         verify_checkpoint(checkpoint, "full")
-    tokenizer = Tokenizer.load(config.data.folder / "tokenizer")
+    manifest, tokenizer = read_manifest(checkpoint), Tokenizer.load(config.data.folder / "tokenizer")
+    trained_with = manifest.progress["data"]["tokenizer"]
+    if tokenizer.sha256 != trained_with:
+        raise DataError(
+            f"tokenizer {config.data.folder / 'tokenizer'}: sha256 is {tokenizer.sha256[:12]}, {checkpoint} was "
+            f"trained with {trained_with[:12]}. Put that one back."
+        )
     shape = build_model_shape(config.model, tokenizer.vocab_size, config.batch.sequence_length)
-    return FinishedRun(run_folder, config, read_manifest(checkpoint), shape, tokenizer, read_state_dict(checkpoint))
+    return FinishedRun(run_folder, config, manifest, shape, tokenizer, read_state_dict(checkpoint))
+
+
+def _find_step(checkpoints: Path, step: int) -> Path:
+    checkpoint = checkpoints / step_directory_name(step)
+    if not checkpoint.is_dir():
+        there = [str(parse_step(path)) for path in reversed(list_checkpoints(checkpoints))]
+        raise CheckpointError(f"{checkpoints}: no checkpoint of step {step}. There are: {', '.join(there) or 'none'}.")
+    return checkpoint
