@@ -3,12 +3,14 @@
 import itertools
 from pathlib import Path
 
+from llmtrain.errors import ConfigError
 from llmtrain.model.export import export_to_huggingface
 from llmtrain.shards.reader import open_data
 from llmtrain.stages.finished_run import FinishedRun, load_finished_run
 from llmtrain.tokenizer.fast_conversion import check_parity, load_fast
 
 _PARITY_TOKENS = 2000
+_MARK = "pretrained with llmtrain"  # in the card of every export
 
 
 def export_run(run_folder: Path, output: Path | None, step: int | None) -> Path:
@@ -23,11 +25,13 @@ def export_run(run_folder: Path, output: Path | None, step: int | None) -> Path:
         The folder.
 
     Raises:
+        ConfigError: there is no run, or the folder to write holds something else than an export.
         CheckpointError: the checkpoint is damaged, or the export does not agree with our model.
         DataError: the exported tokenizer does not agree with ours.
     """
-    run = load_finished_run(run_folder, step)
     output = output or run_folder / "export"
+    _check_replaceable(output)
+    run = load_finished_run(run_folder, step)
     tokenizer_folder = run.config.data.folder / "tokenizer"
     check_parity(run.tokenizer, load_fast(tokenizer_folder), _sample_texts(run))
     tokenizer = run.tokenizer
@@ -36,8 +40,18 @@ def export_run(run_folder: Path, output: Path | None, step: int | None) -> Path:
         "eos_token_id": tokenizer.eos_id,
         "pad_token_id": tokenizer.pad_id,
     }
-    export_to_huggingface(run.weights, run.shape, tokenizer_folder, special_ids, _write_card(run), output)
+    # Absolute, as the folder may be given as `.`
+    folder = output.absolute()
+    export_to_huggingface(run.weights, run.shape, tokenizer_folder, special_ids, _write_card(run), folder)
     return output
+
+
+def _check_replaceable(output: Path) -> None:
+    """A new export takes the place of an older one, and of nothing else."""
+    card = output / "README.md"
+    is_export = card.is_file() and _MARK in card.read_text(encoding="utf-8", errors="replace")
+    if output.exists() and not is_export and not (output.is_dir() and not any(output.iterdir())):
+        raise ConfigError(f"{output}: is there already and is not an export. Choose another folder, or remove it.")
 
 
 def _sample_texts(run: FinishedRun) -> list[str]:
@@ -60,7 +74,7 @@ def _write_card(run: FinishedRun) -> str:
                 "---",
                 f"# {run.config.run.name}",
                 "",
-                f"A {run.shape.family} model of {run.shape.num_parameters:,} parameters, pretrained with llmtrain for "
+                f"A {run.shape.family} model of {run.shape.num_parameters:,} parameters, {_MARK} for "
                 f"{run.manifest.step:,} steps, {tokens:,} tokens."
                 + (f" Validation loss {loss:.4f} nats per token." if loss is not None else ""),
                 "",
