@@ -11,6 +11,7 @@ import torch.distributed as dist
 from llmtrain.checkpoint.commit import remove_leftovers
 from llmtrain.checkpoint.find import find_latest, list_checkpoints
 from llmtrain.checkpoint.load import load_checkpoint
+from llmtrain.checkpoint.manifest import read_manifest
 from llmtrain.checkpoint.save import TrainingState, save_checkpoint
 from llmtrain.config.root import Config
 from llmtrain.errors import CheckpointError, DataError
@@ -66,7 +67,8 @@ class Saver:
             Optimizer steps already taken.
 
         Raises:
-            CheckpointError: none is whole, there is none and one must be, or there is one and none may be.
+            CheckpointError: none is whole, there is none and one must be, there is one and none may be, or it is beyond
+                the end of the run.
             DataError: the data is not what the checkpoint was trained on.
         """
         if dist.get_rank() == 0:
@@ -86,6 +88,7 @@ class Saver:
                     "to start a new run."
                 )
             return 0
+        self._check_horizon(checkpoint)
         state = load_checkpoint(checkpoint, engine.deepspeed)
         self._check_data(checkpoint, state.progress["data"])
         self._recorder.load_state(state.progress["recorder"])
@@ -93,6 +96,14 @@ class Saver:
         self._parent = checkpoint.name
         logger.info("resumed from %s", checkpoint)
         return state.step
+
+    def _check_horizon(self, checkpoint: Path) -> None:
+        step = read_manifest(checkpoint).step
+        if step > self._plan.train_steps:
+            raise CheckpointError(
+                f"{checkpoint}: is of step {step}, and section training ends the run at step {self._plan.train_steps}. "
+                "Choose a longer run, or another run.name to start anew."
+            )
 
     def _check_data(self, checkpoint: Path, saved: Mapping[str, Any]) -> None:
         changed = sorted(name for name in saved.keys() | self._data.keys() if saved.get(name) != self._data.get(name))
