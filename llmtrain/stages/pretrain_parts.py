@@ -14,7 +14,7 @@ from llmtrain.data.validation import read_validation_rows, share_validation
 from llmtrain.plan.build import Plan
 from llmtrain.shards.packing import build_pack_indexes
 from llmtrain.stages.training_data import TrainingData
-from llmtrain.tracking.run_folder import RunWriter
+from llmtrain.tracking.run_folder import RunWriter, explain_refusal
 from llmtrain.tracking.summary import build_summary, plot_run
 from llmtrain.tracking.throughput import ThroughputMeter, measure_matmul_peak
 
@@ -78,4 +78,6 @@ def finish_run(
     """Write summary.json and the picture of the run; rank 0 calls it at the end."""
     summary = build_summary(config, plan, compute_baselines_by_source(plan, data, validation), meter, seconds)
     writer.write_summary(summary)
-    plot_run(summary, config.run.folder, config.run.folder / "curves.png")
+    picture = config.run.folder / "curves.png"
+    with explain_refusal(picture):
+        plot_run(summary, config.run.folder, picture)

@@ -13,6 +13,7 @@ from llmtrain.config.root import Config
 from llmtrain.config.yaml_reader import read_yaml
 from llmtrain.errors import ConfigError
 from llmtrain.shards.manifest import write_atomically
+from llmtrain.tracking.run_folder import explain_refusal
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ def check_continuation(config: Config) -> None:
 def start_run_folder(config: Config) -> None:
     """Write the resolved configuration, unless the folder belongs to another run; the caller holds the folder."""
     check_continuation(config)
-    write_atomically(config.run.folder / CONFIG_NAME, dump_config(config).encode())
+    with explain_refusal(config.run.folder / CONFIG_NAME):
+        write_atomically(config.run.folder / CONFIG_NAME, dump_config(config).encode())
 
 
 @contextmanager
@@ -81,18 +83,22 @@ def locked_run_folder(folder: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: another process holds it; its id and host are named.
+        MachineError: the folder cannot be written or locked.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_NAME).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise ConfigError(
-                f"{folder}: a run is using this folder ({lock.read().strip() or 'unknown process'}). "
-                "Wait for it, stop it, or choose another run.name."
-            ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
-        lock.flush()
+    with explain_refusal(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK_NAME).open("ab+", buffering=0)
+    with lock:
+        with explain_refusal(folder):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                holder = lock.read().decode().strip() or "unknown process"
+                raise ConfigError(
+                    f"{folder}: a run is using this folder ({holder}). "
+                    "Wait for it, stop it, or choose another run.name."
+                ) from error
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
         yield

@@ -6,14 +6,19 @@
     summary.json    at the end
 
 A line is handed to the operating system at once, so a killed process loses none; the loop never waits for a disk.
+A line that cannot be written stops the run: on a full disk the next checkpoint would fail as well.
 """
 
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from llmtrain.errors import MachineError
 
 METRICS_NAME, SAMPLES_NAME, EVENTS_NAME = "metrics.jsonl", "samples.jsonl", "events.jsonl"
 SUMMARY_NAME = "summary.json"
@@ -25,7 +30,7 @@ class RunWriter:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._files: dict[str, TextIO] = {}
+        self._files: dict[str, FileIO] = {}
 
     def resume(self, step: int) -> None:
         """Forget metrics and samples after `step`: they will come again. A line torn by a kill is dropped."""
@@ -34,7 +39,11 @@ class RunWriter:
             write_lines(self._folder / name, kept)
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append numbers of one step; all are finite."""
+        """Append numbers of one step; all are finite.
+
+        Raises:
+            MachineError: the disk is full or the folder cannot be written; so do all methods that write.
+        """
         self._append(METRICS_NAME, {"step": step, "time": time.time(), "metrics": dict(metrics)})
 
     def log_sample(self, step: int, prompt: str, text: str) -> None:
@@ -61,9 +70,13 @@ class RunWriter:
         self._files.clear()
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
-        if name not in self._files:
-            self._files[name] = (self._folder / name).open("a", encoding="utf-8", buffering=1)
-        self._files[name].write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        text = memoryview((json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        with explain_refusal(self._folder / name):
+            if name not in self._files:
+                # Without a buffer: it would keep a line that was refused, and fail again when the file is closed.
+                self._files[name] = (self._folder / name).open("ab", buffering=0)
+            while text:
+                text = text[self._files[name].write(text) :]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -97,8 +110,24 @@ def read_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def write_whole(path: Path, text: str) -> None:
     """Replace a file; it never holds half of the text."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with explain_refusal(path), temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+@contextmanager
+def explain_refusal(path: Path) -> Iterator[None]:
+    """Say what to do when the operating system refuses to write.
+
+    Raises:
+        MachineError: in place of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"{path}: cannot be written: {error.strerror}. Free some space or make the folder writable, then start "
+            "again: the run resumes from its last checkpoint."
+        ) from error

@@ -3,11 +3,13 @@
 import json
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import run_command
+from tests.helpers.commands import build_environment, run_command
 
 
 @pytest.fixture
@@ -86,6 +88,17 @@ def test_a_diverging_run_stops_with_17_and_keeps_its_last_checkpoint(own_data: P
     assert "Traceback" not in text
     events = [json.loads(line) for line in (own_data / "runs" / "bad" / "events.jsonl").read_text().splitlines()]
     assert events[-1]["event"] == "diverged"
+
+
+def test_a_disk_that_fills_up_stops_the_run_with_one_message(own_data: Path) -> None:
+    # No file may grow beyond 3 KiB: the metrics of some steps fit.
+    limited = f'ulimit -f 3 && exec "{sys.executable}" -m llmtrain pretrain tiny.yaml run.name=full'
+    result = subprocess.run(
+        ["bash", "-c", limited], cwd=own_data, env=build_environment(), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 3
+    assert "runs/full/metrics.jsonl: cannot be written: File too large. Free some space" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_tracking_server_that_is_away_costs_nothing_and_is_replayed_later(own_data: Path) -> None:

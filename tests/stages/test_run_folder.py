@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from llmtrain.errors import ConfigError
+from llmtrain.errors import ConfigError, MachineError
 from llmtrain.stages.run_folder import (
     CONFIG_NAME,
     check_continuation,
@@ -71,3 +71,22 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run here"):
         load_run_config(tmp_path / "nothing")
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:
+    config = load_tiny_config(tmp_path)
+    Path("runs").write_text("a file is in the way")
+    message = r"runs/tiny: cannot be written: Not a directory\. Free some space or make the folder writable"
+    with pytest.raises(MachineError, match=message), locked_run_folder(config.run.folder):
+        pass
+    Path("runs").unlink()
+    config.run.folder.mkdir(parents=True)
+    (config.run.folder / f"{CONFIG_NAME}.tmp").symlink_to("/dev/full")
+    with locked_run_folder(config.run.folder):
+        with pytest.raises(MachineError, match=r"runs/tiny/config\.yaml: cannot be written: No space left on device"):
+            start_run_folder(config)
+        assert not (config.run.folder / CONFIG_NAME).exists()
+    (config.run.folder / "run.lock").unlink()
+    (config.run.folder / "run.lock").symlink_to("/dev/full")
+    with pytest.raises(MachineError, match=r"runs/tiny: cannot be written"), locked_run_folder(config.run.folder):
+        pass

@@ -4,10 +4,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from llmtrain.errors import MachineError
 from llmtrain.tracking.run_folder import RunWriter, read_lines, read_metrics
 
 
@@ -87,6 +89,34 @@ def test_a_killed_process_loses_no_line_and_never_imports_mlflow(tmp_path: Path)
 def test_a_number_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         RunWriter(tmp_path).log_metrics(1, {"train/loss": float("nan")})
+
+
+def test_a_full_disk_names_the_file_and_what_to_do_and_closing_says_nothing_more(tmp_path: Path) -> None:
+    for name in ("metrics.jsonl", "samples.jsonl", "events.jsonl"):
+        (tmp_path / name).symlink_to("/dev/full")
+    writer = RunWriter(tmp_path)
+    writes: dict[str, Callable[[], None]] = {
+        "metrics.jsonl": lambda: writer.log_metrics(1, {"train/loss": 1.0}),
+        "samples.jsonl": lambda: writer.log_sample(1, "a", "b"),
+        "events.jsonl": lambda: writer.log_event("started"),
+    }
+    for name, write in writes.items():
+        with pytest.raises(MachineError) as caught:
+            write()
+        assert str(caught.value) == (
+            f"{tmp_path / name}: cannot be written: No space left on device. Free some space or make the folder "
+            "writable, then start again: the run resumes from its last checkpoint."
+        )
+    writer.close()
+
+
+def test_a_summary_that_cannot_be_written_leaves_the_older_one(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path)
+    writer.write_summary({"run": "older"})
+    (tmp_path / "summary.json.tmp").symlink_to("/dev/full")
+    with pytest.raises(MachineError, match=r"summary\.json: cannot be written: No space left on device"):
+        writer.write_summary({"run": "newer"})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"run": "older"}
 
 
 def test_the_summary_replaces_an_older_one_whole(tmp_path: Path) -> None:
