@@ -1,13 +1,15 @@
 """Cleaned documents of one source -> token shards of both splits, in one pass and constant memory.
 
 texts -> batches -> SentencePiece, a batch per thread -> [bos] ids [eos] -> shard files, in the order of the texts.
-While threads encode, this one reads ahead and writes. A document is held out for validation by the hash of its text, so
-it is in the same split in every corpus.
+While threads encode, this one reads ahead and writes. Each different word of a batch is encoded once: text is full of
+words that came before. A document is held out for validation by the hash of its text, so it is in the same split in
+every corpus.
 """
 
 import hashlib
 import itertools
-from collections import deque
+import re
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,16 +17,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sentencepiece import sentencepiece_model_pb2
 
 from llmtrain.errors import DataError
 from llmtrain.shards.manifest import ShardManifest
 from llmtrain.shards.writer import ShardWriter
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 
-_BATCH_CHARACTERS = 500_000
+_BATCH_CHARACTERS = 1_000_000
 # Batches under way per thread: enough that no thread waits while a shard is synced or a long document is encoded.
-_BATCHES_AHEAD = 4
+_BATCHES_AHEAD = 3
 _SPLITS = ("train", "validation")
+
+_SPACE = "\u2581"  # SentencePiece's; spaces become it
+_WORD = re.compile(f"[ {_SPACE}]*[^ {_SPACE}]+|[ {_SPACE}]+")
+
+_Split = Callable[[str], list[str]]
 
 _Tokens = tuple[NDArray[np.uint32], NDArray[np.int64]]
 """Ids of documents one after the other, and the length of each."""
@@ -89,8 +97,13 @@ def write_shards(
         )
         for split in _SPLITS
     }
+    split_words = _choose_split(tokenizer)
+
+    def encode(batch: list[str]) -> dict[str, _Tokens]:
+        return _encode(batch, tokenizer, split_words, validation_fraction)
+
     try:
-        for batch, tokens in _encode_in_order(_batches(texts), tokenizer, validation_fraction, threads):
+        for batch, tokens in _map_ahead(encode, _batches(texts), threads):
             for split, split_tokens in tokens.items():
                 writers[split].write_documents(*split_tokens)
             progress(len(batch), sum(map(len, batch)))
@@ -115,14 +128,14 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _encode_in_order(
-    batches: Iterable[list[str]], tokenizer: Tokenizer, validation_fraction: float, threads: int
+def _map_ahead(
+    encode: Callable[[list[str]], dict[str, _Tokens]], batches: Iterable[list[str]], threads: int
 ) -> Iterator[tuple[list[str], dict[str, _Tokens]]]:
-    """Each batch with its tokens by split. SentencePiece frees the interpreter lock, so threads are enough."""
+    """Each batch with its tokens, in order. SentencePiece frees the interpreter lock, so threads are enough."""
     running: deque[tuple[list[str], Future[dict[str, _Tokens]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for batch in batches:
-            running.append((batch, pool.submit(_encode, batch, tokenizer, validation_fraction)))
+            running.append((batch, pool.submit(encode, batch)))
             if len(running) == threads * _BATCHES_AHEAD:
                 first, future = running.popleft()
                 yield first, future.result()
@@ -130,22 +143,51 @@ def _encode_in_order(
             yield batch, future.result()
 
 
-def _encode(batch: list[str], tokenizer: Tokenizer, validation_fraction: float) -> dict[str, _Tokens]:
+def _choose_split(tokenizer: Tokenizer) -> _Split:
+    """How to cut a text so that the ids of its parts, one after the other, are the ids of the text.
+
+    Where no piece of the vocabulary goes on with a space, nothing is ever merged over the start of a run of spaces.
+    """
+    model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.processor.serialized_model_proto())
+    settings = model.normalizer_spec
+    changes_text = settings.name != "identity" or settings.add_dummy_prefix or settings.remove_extra_whitespaces
+    if changes_text or any(_SPACE in piece.piece.lstrip(_SPACE) for piece in model.pieces):
+        return lambda text: [text]
+    return _WORD.findall
+
+
+def _encode(
+    batch: list[str], tokenizer: Tokenizer, split_words: _Split, validation_fraction: float
+) -> dict[str, _Tokens]:
     """Tokens of a batch by split; a split without documents is left out."""
-    rows: dict[str, list[list[int]]] = {split: [] for split in _SPLITS}
-    for text, ids in zip(batch, tokenizer.encode_batch(batch, threads=1), strict=True):
-        rows["validation" if is_validation(text, validation_fraction) else "train"].append(ids)
-    return {split: _flatten(chosen, tokenizer) for split, chosen in rows.items() if chosen}
+    numbers: defaultdict[str, int] = defaultdict(itertools.count(2).__next__)  # after those of bos and eos
+    documents: dict[str, list[list[int]]] = {split: [] for split in _SPLITS}
+    for text in batch:
+        words = [0, *map(numbers.__getitem__, split_words(text)), 1]
+        documents["validation" if is_validation(text, validation_fraction) else "train"].append(words)
+    ids = [[tokenizer.bos_id], [tokenizer.eos_id], *tokenizer.encode_batch(list(numbers), threads=1)]
+    flat_ids, lengths = _flatten(ids, np.uint32)
+    return {split: _spell_out(rows, flat_ids, lengths) for split, rows in documents.items() if rows}
 
 
-def _flatten(rows: Sequence[list[int]], tokenizer: Tokenizer) -> _Tokens:
-    """All documents, each with bos and eos."""
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows)) + 2
-    ends = np.cumsum(lengths)
-    flat = np.empty(int(ends[-1]), np.uint32)
-    is_text = np.ones(len(flat), bool)
-    is_text[ends - 1] = False
-    is_text[ends - lengths] = False
-    flat[ends - 1], flat[ends - lengths] = tokenizer.eos_id, tokenizer.bos_id
-    flat[is_text] = np.fromiter(itertools.chain.from_iterable(rows), np.uint32, len(flat) - 2 * len(rows))
-    return flat, lengths
+def _spell_out(documents: list[list[int]], flat_ids: NDArray[np.uint32], lengths: NDArray[np.int64]) -> _Tokens:
+    """From documents as numbers of words to their tokens.
+
+    Args:
+        documents: numbers of the words of each.
+        flat_ids: ids of all words, one after the other.
+        lengths: ids of each word.
+    """
+    words, word_counts = _flatten(documents, np.int64)
+    word_lengths = lengths[words]
+    ends = np.cumsum(word_lengths)
+    starts = np.cumsum(lengths) - lengths
+    places = np.arange(ends[-1]) + np.repeat(starts[words] - (ends - word_lengths), word_lengths)
+    document_ends = ends[np.cumsum(word_counts) - 1]
+    return flat_ids[places], np.diff(document_ends, prepend=0)
+
+
+def _flatten(rows: Sequence[Sequence[int]], dtype: type[np.integer[Any]]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """All rows one after the other, and the length of each."""
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    return np.fromiter(itertools.chain.from_iterable(rows), dtype, int(lengths.sum())), lengths

@@ -1,15 +1,19 @@
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 
-from data_pipelines.train_tokenizer import train_tokenizer
+from data_pipelines.train_tokenizer import _SETTINGS, _make_sums_exact, train_tokenizer
 from data_pipelines.write_shards import is_validation, write_shards
 from llmtrain.config.corpus import TokenizerConfig
 from llmtrain.errors import DataError
 from llmtrain.shards.reader import ShardedTokens, open_data
+from llmtrain.tokenizer.fast_conversion import PROBES
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
+from llmtrain.tokenizer.special_tokens import BOS_ID, EOS_ID
 from tests.helpers.texts import stdlib_texts
 
 DOCUMENTS = [piece for text in stdlib_texts() for piece in text.split("\n\n") if piece]
@@ -20,6 +24,17 @@ SETTINGS: dict[str, Any] = {
     "validation_fraction": 0.1,
     "shard_tokens": 20_000,
 }
+SPACES = (
+    "a  b \u2581c\u2581 d \u2581",
+    "\u2581\u2581 x",
+    " \n \n  x  \n",
+    " ",
+    "\u2581",
+    "a\u00a0b\u3000c d",
+    "x" * 5000 + " " * 3000 + "x" * 5000,
+)
+SPANS_WORDS = {"split_by_whitespace": False}
+ADDS_PREFIX = {"add_dummy_prefix": True}
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +43,22 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return train_tokenizer({"code": lambda: iter(DOCUMENTS)}, config, tmp_path_factory.mktemp("t") / "tokenizer")
 
 
-def decode_documents(folder: Path, tokenizer: Tokenizer) -> list[str]:
+def read_ids(folder: Path) -> list[list[int]]:
+    """Ids of the documents of a split, without their first and last."""
     shards = ShardedTokens(folder)
-    texts = []
+    documents = []
     for shard, start in enumerate(shards.shard_starts[:-1].tolist()):
         first = 0
         for end in shards.document_ends(shard).tolist():
             ids = shards.read(start + first, end - first).tolist()
-            assert (ids[0], ids[-1]) == (tokenizer.bos_id, tokenizer.eos_id)
-            texts.append(tokenizer.decode(ids[1:-1]))
+            assert (ids[0], ids[-1]) == (BOS_ID, EOS_ID)
+            documents.append(ids[1:-1])
             first = end
-    return texts
+    return documents
+
+
+def decode_documents(folder: Path, tokenizer: Tokenizer) -> list[str]:
+    return [tokenizer.decode(ids) for ids in read_ids(folder)]
 
 
 def test_every_document_is_in_exactly_one_split_as_it_was(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -81,7 +101,21 @@ def test_few_texts_are_in_memory_at_a_time(
 
     write_shards(texts(), tmp_path, tokenizer, threads=2, progress=note, **SETTINGS)
     assert read == written == len(DOCUMENTS)
-    assert most <= 2 * 4 + 1
+    assert most <= 2 * 3 + 1  # threads, batches under way in each; the one that is being read
+
+
+@pytest.mark.parametrize("settings", [{"model_type": "bpe"}, {"model_type": "unigram"}, SPANS_WORDS, ADDS_PREFIX])
+def test_the_ids_are_those_of_the_whole_text(settings: dict[str, Any], tmp_path: Path) -> None:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(DOCUMENTS[::4]), model_writer=model, **_SETTINGS | {"vocab_size": 600} | settings
+    )
+    tokenizer = Tokenizer(_make_sums_exact(model.getvalue()))
+    texts = [*PROBES, *SPACES, *DOCUMENTS]
+    write_shards(texts, tmp_path, tokenizer, threads=2, **SETTINGS)
+    for split in ("train", "validation"):
+        chosen = [text for text in texts if is_validation(text, 0.1) == (split == "validation")]
+        assert read_ids(tmp_path / split) == [tokenizer.encode(text) for text in chosen]
 
 
 def test_the_manifest_tells_what_the_shards_are(tokenizer: Tokenizer, tmp_path: Path) -> None:
