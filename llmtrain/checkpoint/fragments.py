@@ -22,9 +22,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from llmtrain.checkpoint.geometry import Box, split_flat_range
+from llmtrain.checkpoint.agreement import gather_from_all
+from llmtrain.checkpoint.digest import combine_digests, compute_box_digest
 from llmtrain.checkpoint.manifest import STATES
 from llmtrain.errors import CheckpointError
+from llmtrain.parallel.geometry import Box, split_flat_range, whole_box
+from llmtrain.parallel.placement import Placement
 
 if TYPE_CHECKING:  # importing deepspeed takes seconds, and engines are only looked at here
     from deepspeed import DeepSpeedEngine
@@ -36,10 +39,17 @@ _MOMENTS = STATES[1:]
 class Fragment:
     """A range of one flattened parameter that this rank holds: master weights and moments as flat float32 views."""
 
-    name: str
-    shape: tuple[int, ...]
+    placement: Placement
+    """Where the parameter lies in the logical tensor."""
+    parameter_shape: tuple[int, ...]
+    """Of the whole parameter on this rank."""
     start: int
     states: dict[str, torch.Tensor]
+
+    @property
+    def name(self) -> str:
+        """Canonical name of the logical tensor."""
+        return self.placement.name
 
     @property
     def numel(self) -> int:
@@ -49,10 +59,26 @@ class Fragment:
     def boxes(self) -> Iterator[tuple[Box, dict[str, torch.Tensor]]]:
         """The range as boxes of the logical tensor, each with its views in the shape of the box."""
         begin = 0
-        for box in split_flat_range(self.shape, self.start, self.start + self.numel):
-            views = {key: flat.narrow(0, begin, box.numel).view(box.shape) for key, flat in self.states.items()}
-            begin += box.numel
-            yield box, views
+        for flat_box in split_flat_range(self.parameter_shape, self.start, self.start + self.numel):
+            views = {
+                key: flat.narrow(0, begin, flat_box.numel).view(flat_box.shape) for key, flat in self.states.items()
+            }
+            begin += flat_box.numel
+            for part, offset in self.placement.parts:
+                shared = flat_box.intersect(part)
+                if shared is not None:
+                    inner = shared.relative_to(part).offset
+                    logical = Box(tuple(a + b for a, b in zip(offset, inner, strict=True)), shared.shape)
+                    slices = shared.relative_to(flat_box).slices
+                    yield logical, {key: view[slices] for key, view in views.items()}
+
+    def compute_digest(self) -> int:
+        """Share of the range's weights in the digest of the model."""
+        shape = self.placement.shape
+        strides = [math.prod(shape[dim + 1 :]) for dim in range(len(shape))]
+        return combine_digests(
+            compute_box_digest(self.name, views["weights"], box.offset, strides) for box, views in self.boxes()
+        )
 
 
 def check_engine_is_supported(engine: DeepSpeedEngine) -> None:
@@ -88,8 +114,18 @@ def check_engine_is_supported(engine: DeepSpeedEngine) -> None:
 
 
 def parameter_shapes(engine: DeepSpeedEngine) -> dict[str, tuple[int, ...]]:
-    """Whole shape of every parameter by canonical name; tied parameters appear once."""
-    return {_canonical(name): _whole_shape(parameter) for name, parameter in engine.module.named_parameters()}
+    """Shape of every logical tensor of the model, on whichever ranks it lies; tied parameters appear once.
+
+    All ranks call it.
+    """
+    own = {
+        (placement := _placement(name, parameter)).name: placement.shape
+        for name, parameter in engine.module.named_parameters()
+    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for found in gather_from_all(own):
+        shapes |= found
+    return shapes
 
 
 def held_fragments(engine: DeepSpeedEngine) -> Iterator[Fragment]:
@@ -100,27 +136,28 @@ def held_fragments(engine: DeepSpeedEngine) -> Iterator[Fragment]:
         found = locate(engine, parameter)
         if found is not None:
             start, states = found
-            yield Fragment(_canonical(name), _whole_shape(parameter), start, states)
+            yield Fragment(_placement(name, parameter), _whole_shape(parameter), start, states)
 
 
 def owned_fragments(engine: DeepSpeedEngine) -> Iterator[Fragment]:
     """State this rank writes: over all ranks every element once.
 
-    Under ZeRO-0 the ranks share the writing: the parameters, laid end to end, are cut into equal ranges.
+    Under ZeRO-0 the data-parallel ranks share the writing: the parameters, laid end to end, are cut into equal ranges.
     """
+    written = [fragment for fragment in held_fragments(engine) if fragment.placement.is_writer]
     if _zero_stage(engine) > 0:
-        yield from held_fragments(engine)
+        yield from written
         return
     rank, size = dist.get_rank(engine.data_parallel_group), dist.get_world_size(engine.data_parallel_group)
-    total = sum(math.prod(shape) for shape in parameter_shapes(engine).values())
+    total = sum(fragment.numel for fragment in written)
     own_start, own_stop = total * rank // size, total * (rank + 1) // size
     passed = 0
-    for fragment in held_fragments(engine):
+    for fragment in written:
         start, stop = max(own_start - passed, 0), min(own_stop - passed, fragment.numel)
         passed += fragment.numel
         if start < stop:
             states = {key: flat.narrow(0, start, stop - start) for key, flat in fragment.states.items()}
-            yield Fragment(fragment.name, fragment.shape, start, states)
+            yield Fragment(fragment.placement, fragment.parameter_shape, start, states)
 
 
 def get_optimizer_steps(engine: DeepSpeedEngine) -> set[int]:
@@ -156,11 +193,13 @@ def synchronize_parameters(engine: DeepSpeedEngine) -> None:
 
 def describe_layout(engine: DeepSpeedEngine) -> dict[str, int | str]:
     """Who shares what, for the manifest; loading does not depend on it."""
+    from deepspeed.utils.bwc import bwc_pipeline_parallel_world_size, bwc_tensor_model_parallel_world_size
+
     return {
         "world_size": dist.get_world_size(),
         "data_parallel_size": engine.dp_world_size,
-        "tensor_parallel_size": engine.mp_world_size,
-        "pipeline_parallel_size": dist.get_world_size() // (engine.dp_world_size * engine.mp_world_size),
+        "tensor_parallel_size": bwc_tensor_model_parallel_world_size(engine.mpu),
+        "pipeline_parallel_size": bwc_pipeline_parallel_world_size(engine.mpu),
         "zero_stage": _zero_stage(engine),
         "parameter_dtype": str(next(iter(engine.module.parameters())).dtype).removeprefix("torch."),
     }
@@ -170,9 +209,16 @@ def _zero_stage(engine: DeepSpeedEngine) -> int:
     return int(engine.zero_optimization_stage())
 
 
-def _canonical(name: str) -> str:
-    """A parameter's name in the plain module; `torch.compile` puts a wrapper into the path."""
-    return name.replace("_orig_mod.", "")
+def _placement(name: str, parameter: torch.nn.Parameter) -> Placement:
+    """The placement a parallel model gave its parameter; any other lies whole under its own name.
+
+    `torch.compile` puts a wrapper into the path of a name.
+    """
+    placement: Placement | None = getattr(parameter, "placement", None)
+    if placement is not None:
+        return placement
+    shape = _whole_shape(parameter)
+    return Placement(name.replace("_orig_mod.", ""), shape, ((whole_box(shape), (0,) * len(shape)),))
 
 
 def _whole_shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:

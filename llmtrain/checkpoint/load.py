@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from llmtrain.checkpoint import fragments
 from llmtrain.checkpoint.agreement import gather_from_all, raise_together
-from llmtrain.checkpoint.digest import combine_digests, compute_range_digest
+from llmtrain.checkpoint.digest import combine_digests
 from llmtrain.checkpoint.manifest import Manifest, read_manifest
 from llmtrain.checkpoint.save import TrainingState
 from llmtrain.checkpoint.tensor_file import PieceReader
@@ -86,10 +86,7 @@ def _read_fragments(checkpoint: Path, manifest: Manifest, engine: DeepSpeedEngin
 
 
 def _compute_weights_digest(engine: DeepSpeedEngine) -> int:
-    own = combine_digests(
-        compute_range_digest(fragment.name, fragment.states["weights"], fragment.start)
-        for fragment in fragments.owned_fragments(engine)
-    )
+    own = combine_digests(fragment.compute_digest() for fragment in fragments.owned_fragments(engine))
     return combine_digests(gather_from_all(own))
 
 

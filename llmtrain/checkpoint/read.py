@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from llmtrain.checkpoint.digest import combine_digests, compute_range_digest
-from llmtrain.checkpoint.geometry import whole_box
 from llmtrain.checkpoint.manifest import StateName, read_manifest
 from llmtrain.checkpoint.tensor_file import PieceReader
 from llmtrain.errors import CheckpointError
+from llmtrain.parallel.geometry import whole_box
 
 
 def read_state_dict(checkpoint: Path, state: StateName = "weights") -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ import torch
 from llmtrain.checkpoint import fragments
 from llmtrain.checkpoint.agreement import gather_from_all, gather_to_first, own_rank, raise_together
 from llmtrain.checkpoint.commit import commit_checkpoint, replace_manifest
-from llmtrain.checkpoint.digest import combine_digests, compute_range_digest
+from llmtrain.checkpoint.digest import combine_digests
 from llmtrain.checkpoint.find import find_problem
 from llmtrain.checkpoint.manifest import (
     FileEntry,
@@ -129,7 +129,7 @@ def _collect(engine: DeepSpeedEngine, file_name: str) -> tuple[dict[str, torch.T
     pieces: dict[str, list[Piece]] = {}
     digests = []
     for fragment in fragments.owned_fragments(engine):
-        digests.append(compute_range_digest(fragment.name, fragment.states["weights"], fragment.start))
+        digests.append(fragment.compute_digest())
         for box, views in fragment.boxes():
             for state_name, view in views.items():
                 name = f"{state_name}/{fragment.name}"

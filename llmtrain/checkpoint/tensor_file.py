@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from llmtrain.checkpoint.geometry import Box
 from llmtrain.checkpoint.manifest import FileEntry, LogicalTensor
 from llmtrain.errors import CheckpointError
+from llmtrain.parallel.geometry import Box
 
 _HASH_CHUNK_BYTES = 1 << 22
 

@@ -111,14 +111,32 @@ def _check_precision(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _check_parallel(config: Config) -> Iterator[tuple[str, str]]:
-    for key in ("tensor_parallel_size", "pipeline_parallel_size"):
-        size = getattr(config.parallel, key)
-        if size > 1:
+    parallel, model = config.parallel, config.model
+    tensor, key = parallel.tensor_parallel_size, "parallel.tensor_parallel_size"
+    if tensor > 1:
+        sizes = {
+            "model.num_attention_heads": model.num_attention_heads,
+            "model.intermediate_size": model.intermediate_size or 4 * model.hidden_size,
+        }
+        if parallel.sequence_parallel:
+            sizes["batch.sequence_length"] = config.batch.sequence_length
+        for name, size in sizes.items():
+            if size % tensor:
+                yield key, f"'{key}' = {tensor} does not divide '{name}' = {size}. Choose {divisors(size)}."
+        groups = getattr(model, "num_key_value_heads", None) or model.num_attention_heads
+        if groups % tensor and tensor % groups:
             yield (
-                f"parallel.{key}",
-                f"'parallel.{key}' = {size}: only 1 is available in this version. Use ZeRO "
-                "('parallel.zero_stage' = 1, 2 or 3) to spread the model over data-parallel ranks.",
+                key,
+                f"'{key}' = {tensor} neither divides 'model.num_key_value_heads' = {groups} nor is a multiple of it. "
+                f"Choose {divisors(groups)}, or a multiple of {groups}.",
             )
+    if parallel.pipeline_parallel_size > 1 and parallel.zero_stage > 1:
+        yield (
+            "parallel.zero_stage",
+            f"'parallel.zero_stage' = {parallel.zero_stage} with 'parallel.pipeline_parallel_size' = "
+            f"{parallel.pipeline_parallel_size}: DeepSpeed shares gradients and weights only where each rank holds all "
+            "layers. Set 'parallel.zero_stage' to 1, or use tensor parallelism instead of the pipeline.",
+        )
 
 
 def _check_data(config: Config) -> Iterator[tuple[str, str]]:

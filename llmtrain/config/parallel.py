@@ -1,6 +1,6 @@
 """Section `parallel`: how a model is spread over ranks."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,9 +11,16 @@ class ParallelConfig(Section):
     """world_size = data_parallel_size (derived) x tensor_parallel_size x pipeline_parallel_size."""
 
     tensor_parallel_size: PositiveInt = 1
-    """Ranks that share each weight matrix."""
+    """Ranks that share each weight matrix; they should share a machine, too."""
+    sequence_parallel: bool = True
+    """With tensor parallelism, also share norms and residual additions, along the sequence
+    (Korthikanti et al. 2022)."""
     pipeline_parallel_size: PositiveInt = 1
     """Ranks that hold consecutive layers."""
+    pipeline_schedule: Literal["1f1b", "dualpipev"] = "1f1b"
+    """`1f1b` alternates forward and backward passes (Narayanan et al. 2019); `dualpipev` puts a stage of either end of
+    the network on each rank, for a smaller bubble, and needs at least twice as many accumulation steps as ranks
+    (DeepSeek-AI 2024)."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
     """What data-parallel ranks share: 0 nothing, 1 optimizer states, 2 also gradients, 3 also weights
     (Rajbhandari et al. 2020)."""

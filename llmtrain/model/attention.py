@@ -53,15 +53,15 @@ class Attention(nn.Module):
         )
         has_bias = shape.family == "gpt2"
         fused = (self.num_heads + 2 * self.num_groups) * self.head_dim
-        self.query_key_value = nn.Linear(shape.hidden_size, fused, bias=has_bias)
-        self.output = nn.Linear(self.num_heads * self.head_dim, shape.hidden_size, bias=has_bias)
+        self.query_key_value: nn.Module = nn.Linear(shape.hidden_size, fused, bias=has_bias)
+        self.output: nn.Module = nn.Linear(self.num_heads * self.head_dim, shape.hidden_size, bias=has_bias)
 
     def forward(
         self, hidden_BTD: torch.Tensor, context: AttentionContext, cache: KeyValueCache | None = None
     ) -> torch.Tensor:
         """Attend to the past; with a cache, `hidden_BTD` holds only the new tokens."""
-        batch, tokens, _ = hidden_BTD.shape
-        fused = self.query_key_value(hidden_BTD).view(batch, tokens, -1, self.head_dim).transpose(1, 2)
+        fused = self.query_key_value(hidden_BTD).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        batch, _, tokens, _ = fused.shape
         query_BHTK, key_BGTK, value_BGTK = fused.split((self.num_heads, self.num_groups, self.num_groups), dim=1)
         if context.rotation is not None:
             query_BHTK, key_BGTK = rotate(query_BHTK, context.rotation), rotate(key_BGTK, context.rotation)

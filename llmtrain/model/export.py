@@ -9,12 +9,13 @@ import torch
 from safetensors import SafetensorError
 
 from llmtrain.errors import CheckpointError
-from llmtrain.model.generate import generate
+from llmtrain.model.generate import cached_logits, generate
 from llmtrain.model.gpt import GPT
 from llmtrain.model.huggingface import (
     Weights,
     build_huggingface_config,
     from_huggingface,
+    pad_vocabulary,
     read_huggingface_shape,
     to_huggingface,
 )
@@ -77,9 +78,9 @@ def import_from_huggingface(folder: Path) -> tuple[ModelShape, dict[str, torch.T
 
 
 def load_gpt(weights: Weights, shape: ModelShape) -> GPT:
-    """Our model with the given weights, float32 on the host."""
+    """Our model with the given weights (with or without rows that pad the vocabulary), float32 on the host."""
     model = GPT(shape)
-    model.load_state_dict(dict(weights))
+    model.load_state_dict({name: pad_vocabulary(name, weight, shape) for name, weight in weights.items()})
     return model.eval()
 
 
@@ -106,8 +107,9 @@ def check_logits_parity(model: GPT, folder: Path) -> float:
     new_tokens = min(_GREEDY_TOKENS, shape.max_sequence_length // 2)
     prompt = ids_BT[:1, : min(8, length - new_tokens)]
     expected = generate(
-        model,
+        cached_logits(model),
         prompt[0].tolist(),
+        max_sequence_length=shape.max_sequence_length,
         max_new_tokens=new_tokens,
         temperature=0,
         top_k=None,

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from llmtrain.data.labels import IGNORE_INDEX
-from llmtrain.losses.linear_cross_entropy import linear_cross_entropy
+from llmtrain.losses.linear_cross_entropy import VocabularyShard, linear_cross_entropy
 from llmtrain.model.attention import AttentionContext, KeyValueCache, build_document_mask
 from llmtrain.model.block import Block
 from llmtrain.model.norms import build_norm
@@ -50,6 +50,8 @@ class Embedding(nn.Module):
 class Head(nn.Module):
     """Output projection and loss. Without a weight of its own it is given the embedding's."""
 
+    vocabulary_shard: VocabularyShard | None = None
+
     def __init__(self, shape: ModelShape, loss_chunk_tokens: int, z_loss_coefficient: float) -> None:
         super().__init__()
         self.vocab_size = shape.vocab_size
@@ -73,6 +75,7 @@ class Head(nn.Module):
             vocab_size=self.vocab_size,
             chunk_tokens=self.loss_chunk_tokens,
             z_loss_coefficient=self.z_loss_coefficient,
+            shard=self.vocabulary_shard,
         )
         return LossOutput(loss_sum, losses_T.view_as(labels_BT).sum(1), (labels_BT != IGNORE_INDEX).sum(1))
 
@@ -129,7 +132,7 @@ class GPT(nn.Module):
         if positions is None:
             positions = torch.arange(first_position, first_position + input_ids_BT.shape[1], device=input_ids_BT.device)
         hidden_BTD = self.embedding(input_ids_BT, positions)
-        context = self._build_context(positions, document_ids_BT, hidden_BTD)
+        context = build_context(self.shape, positions, document_ids_BT, hidden_BTD)
         for i, block in enumerate(self.blocks):
             cache = None if caches is None else caches[i]
             hidden_BTD = run_with_recompute(self.activation_recompute, block, hidden_BTD, context, cache)
@@ -139,13 +142,22 @@ class GPT(nn.Module):
         output: torch.Tensor | LossOutput = self.head(self.final_norm(hidden_BTD), tied_weight_VD, labels_BT)
         return output
 
-    def _build_context(
-        self, positions: torch.Tensor, document_ids_BT: torch.Tensor | None, hidden_BTD: torch.Tensor
-    ) -> AttentionContext:
-        rotation = None
-        if self.shape.family == "llama":
-            device = hidden_BTD.device.type
-            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_BTD.dtype
-            rotation = compute_rotation(positions, self.shape.head_dim, self.shape.rope_theta, dtype)
-        mask_B1TT = None if document_ids_BT is None else build_document_mask(document_ids_BT)
-        return AttentionContext(rotation, mask_B1TT)
+
+def build_context(
+    shape: ModelShape, positions: torch.Tensor, document_ids_BT: torch.Tensor | None, hidden_BTD: torch.Tensor
+) -> AttentionContext:
+    """What all blocks of one forward pass share.
+
+    Args:
+        shape: of the model.
+        positions: [T] or [B, T].
+        document_ids_BT: tokens attend only to tokens with the same id; None = to all before them.
+        hidden_BTD: gives device and dtype.
+    """
+    rotation = None
+    if shape.family == "llama":
+        device = hidden_BTD.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_BTD.dtype
+        rotation = compute_rotation(positions, shape.head_dim, shape.rope_theta, dtype)
+    mask_B1TT = None if document_ids_BT is None else build_document_mask(document_ids_BT)
+    return AttentionContext(rotation, mask_B1TT)

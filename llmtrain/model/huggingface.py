@@ -130,17 +130,19 @@ def to_huggingface(weights: Weights, shape: ModelShape) -> dict[str, torch.Tenso
 
 
 def from_huggingface(weights: Weights, shape: ModelShape) -> dict[str, torch.Tensor]:
-    """Weights by canonical name; the vocabulary is padded with zeros."""
+    """Weights by canonical name; the vocabulary is not padded."""
     pieces: dict[str, dict[int, torch.Tensor]] = {}
     for their_name, (our_name, part, is_transposed) in _list_parts(shape):
         tensor = weights[their_name]
         pieces.setdefault(our_name, {})[part] = tensor.t() if is_transposed else tensor
-    result = {name: torch.cat([parts[i] for i in sorted(parts)]).contiguous() for name, parts in pieces.items()}
-    for name in ("embedding.token.weight", "head.weight"):
-        if name in result:
-            padding = result[name].new_zeros(shape.padded_vocab_size - shape.vocab_size, shape.hidden_size)
-            result[name] = torch.cat([result[name], padding])
-    return result
+    return {name: torch.cat([parts[i] for i in sorted(parts)]).contiguous() for name, parts in pieces.items()}
+
+
+def pad_vocabulary(name: str, weight: torch.Tensor, shape: ModelShape) -> torch.Tensor:
+    """The weight with zero rows for the padded vocabulary, if it is one that has them."""
+    if name not in ("embedding.token.weight", "head.weight"):
+        return weight
+    return torch.cat([weight, weight.new_zeros(shape.padded_vocab_size - len(weight), shape.hidden_size)])
 
 
 # Our name, which part of a fused tensor, and whether it lies transposed over there.

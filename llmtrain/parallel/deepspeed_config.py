@@ -20,6 +20,8 @@ def build_deepspeed_config(config: Config, plan: Plan) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": precision.parameter_dtype == "bfloat16"},
         "communication_data_type": short[precision.reduce_dtype],
+        # Hidden states that are shared along the sequence must not be cut again on their way to the next stage.
+        "pipeline": {"pipe_partitioned": False, "grad_partitioned": False},
         "steps_per_print": None,
         "wall_clock_breakdown": False,
     }

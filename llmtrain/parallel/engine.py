@@ -1,7 +1,7 @@
 """One optimizer step on all ranks, around DeepSpeed.
 
 micro-batches of this rank -> forward, backward (DeepSpeed reduces gradients) -> one all-reduce of the step's numbers
--> refuse a loss that is not finite -> update.
+-> refuse a loss that is not finite -> update. How layers and weights are spread is the network's business.
 
 The loss of a step is the mean over all target tokens of the global batch, wherever they are: sums are divided by the
 token count of all ranks, so that layout, accumulation and padding do not change it.
@@ -9,22 +9,27 @@ token count of all ranks, so that layout, accumulation and padding do not change
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch.nn.utils import clip_grad_norm_
+from torch import nn
 
 from llmtrain.config.root import Config
 from llmtrain.data.labels import IGNORE_INDEX
 from llmtrain.data.loader import Batch
 from llmtrain.errors import DivergenceError
-from llmtrain.model.gpt import GPT, LossOutput
-from llmtrain.model.initialize import initialize_weights
-from llmtrain.optim.adamw import build_adamw
-from llmtrain.parallel.deepspeed_config import build_deepspeed_config
+from llmtrain.model.generate import NextLogits
+from llmtrain.model.gpt import LossOutput
+from llmtrain.parallel.gradient_norm import clip_gradients
 from llmtrain.parallel.layout import Layout
+from llmtrain.parallel.whole_network import Observe, WholeNetwork
 from llmtrain.plan.build import Plan
+
+if TYPE_CHECKING:
+    from llmtrain.parallel.pipelined_network import PipelinedNetwork
 
 
 @dataclass(frozen=True)
@@ -53,35 +58,25 @@ class Engine:
     """The model on this rank, its optimizer, and DeepSpeed around both."""
 
     def __init__(self, config: Config, plan: Plan, layout: Layout, device: torch.device, num_sources: int) -> None:
-        import deepspeed  # its import reads DS_ACCELERATOR, which start_distributed sets
-
         self.layout, self.device = layout, device
         self._plan, self._num_sources = plan, num_sources
         self._max_grad_norm = config.optimizer.max_grad_norm
-        model = GPT(
-            plan.shape,
-            activation_recompute=config.training.activation_recompute,
-            loss_chunk_tokens=config.training.loss_chunk_tokens,
-            z_loss_coefficient=config.training.z_loss_coefficient,
-        ).to(device)
-        initialize_weights(model, config.run.seed)
-        if config.training.compile:
-            for block in model.blocks:
-                block.compile()
-        if config.precision.parameter_dtype == "bfloat16":
-            model.to(torch.bfloat16)
-        self.deepspeed, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=build_adamw(config.optimizer, model),
-            config=build_deepspeed_config(config, plan),
-            dist_init_required=False,
-        )
+        self._network = _build_network(config, plan, layout, device)
+        self.deepspeed = self._network.deepspeed
 
     @property
-    def module(self) -> GPT:
-        """The model; under ZeRO-3 its weights are whole only inside forward and backward."""
-        module: GPT = self.deepspeed.module
-        return module
+    def module(self) -> nn.Module:
+        """The layers on this rank; under ZeRO-3 their weights are whole only inside forward and backward."""
+        return self._network.module
+
+    @property
+    def max_sequence_length(self) -> int:
+        """Positions of the model."""
+        return self._plan.shape.max_sequence_length
+
+    def generating(self) -> AbstractContextManager[NextLogits]:
+        """The model as `generate` calls it, for one text; all ranks take part."""
+        return self._network.generating()
 
     def train_step(self, batches: Sequence[Batch], learning_rate: float, stop_requested: bool) -> StepResult:
         """Forward, backward and update for one global batch.
@@ -94,16 +89,8 @@ class Engine:
         Raises:
             DivergenceError: the loss or the gradient norm is not finite. With such a loss the weights are untouched.
         """
-        self.deepspeed.train()
-        scale = self._compute_loss_scale(batches)
-        numbers = torch.zeros(2, self._num_sources, dtype=torch.float64, device=self.device)
-        for i, batch in enumerate(batches):
-            batch = batch.to(self.device)
-            output = self._forward(batch)
-            self.deepspeed.backward(output.loss_sum * scale)
-            self._add_by_source(numbers, batch, output.loss_per_sequence_B, output.token_count_per_sequence_B)
-            if i < len(batches) - 1:
-                self.deepspeed.step()  # counts the micro-batch; updates only at the last one
+        numbers = self._make_numbers()
+        self._network.forward_backward(batches, self._compute_loss_scale(batches), self._observer(numbers))
         losses, stop = self._reduce(numbers, stop_requested)
         if not math.isfinite(losses.mean):
             raise DivergenceError(
@@ -125,12 +112,8 @@ class Engine:
     @torch.no_grad()
     def evaluate(self, batches: Sequence[Batch]) -> SourceLosses:
         """Losses without an update. All ranks pass equally many batches (a batch may hold no target at all)."""
-        self.deepspeed.eval()
-        numbers = torch.zeros(2, self._num_sources, dtype=torch.float64, device=self.device)
-        for batch in batches:
-            batch = batch.to(self.device)
-            output = self._forward(batch)
-            self._add_by_source(numbers, batch, output.loss_per_sequence_B, output.token_count_per_sequence_B)
+        numbers = self._make_numbers()
+        self._network.forward(batches, self._observer(numbers))
         losses, _ = self._reduce(numbers, stop_requested=False)
         return losses
 
@@ -140,15 +123,6 @@ class Engine:
         self.deepspeed.global_samples = steps * self._plan.global_batch_size
         self.deepspeed.micro_steps = steps * self._plan.gradient_accumulation_steps
 
-    def _forward(self, batch: Batch) -> LossOutput:
-        output: LossOutput = self.deepspeed(
-            batch.input_ids_BT,
-            labels_BT=batch.labels_BT,
-            position_ids_BT=batch.position_ids_BT,
-            document_ids_BT=batch.document_ids_BT,
-        )
-        return output
-
     def _compute_loss_scale(self, batches: Sequence[Batch]) -> torch.Tensor:
         # DeepSpeed divides by the accumulation steps and averages over data-parallel ranks; both are undone here,
         # which leaves the sum over all tokens divided by their number.
@@ -157,23 +131,44 @@ class Engine:
         dist.all_reduce(total, group=self.layout.data_parallel_group)
         return self._plan.data_parallel_size * self._plan.gradient_accumulation_steps / total.clamp(min=1.0)
 
-    def _add_by_source(
-        self, numbers: torch.Tensor, batch: Batch, loss_per_sequence_B: torch.Tensor, token_count_B: torch.Tensor
-    ) -> None:
-        numbers[0].index_add_(0, batch.source_ids_B, loss_per_sequence_B.double())
-        numbers[1].index_add_(0, batch.source_ids_B, token_count_B.double())
+    def _make_numbers(self) -> torch.Tensor:
+        """Loss sums and token counts by source."""
+        return torch.zeros(2, self._num_sources, dtype=torch.float64, device=self.device)
+
+    def _observer(self, numbers: torch.Tensor) -> Observe:
+        def add(batch: Batch, output: LossOutput) -> None:
+            numbers[0].index_add_(0, batch.source_ids_B, output.loss_per_sequence_B.double())
+            numbers[1].index_add_(0, batch.source_ids_B, output.token_count_per_sequence_B.double())
+
+        return add
 
     def _reduce(self, numbers: torch.Tensor, stop_requested: bool) -> tuple[SourceLosses, bool]:
+        """Sums over data-parallel ranks; of a pipeline only the stage with the loss has any."""
         flat = torch.cat([numbers.flatten(), numbers.new_tensor([float(stop_requested)])])
         dist.all_reduce(flat, group=self.layout.data_parallel_group)
+        if self.layout.pipeline_parallel_size > 1:
+            dist.all_reduce(flat, group=self.layout.pipeline_parallel_group)
+        if self.layout.tensor_parallel_size > 1:
+            dist.all_reduce(flat[-1:], group=self.layout.tensor_parallel_group)
         values = flat.tolist()
         sources = self._num_sources
         return SourceLosses(values[:sources], values[sources : 2 * sources]), values[-1] > 0
 
     def _update(self) -> float:
         if self._plan.zero_stage == 0:
-            norm = clip_grad_norm_(self.module.parameters(), self._max_grad_norm)
-            self.deepspeed.step()
-            return float(norm)
-        self.deepspeed.step()
+            parameters = list(self.module.parameters())
+            norm = clip_gradients(parameters, self._max_grad_norm, self.layout.model_parallel_group)
+            self._network.update()
+            return norm
+        self._network.update()
         return float(self.deepspeed.get_global_grad_norm())
+
+
+def _build_network(
+    config: Config, plan: Plan, layout: Layout, device: torch.device
+) -> "WholeNetwork | PipelinedNetwork":
+    if layout.pipeline_parallel_size == 1:
+        return WholeNetwork(config, plan, layout, device)
+    from llmtrain.parallel.pipelined_network import PipelinedNetwork  # subclasses what DeepSpeed's import makes
+
+    return PipelinedNetwork(config, plan, layout, device)

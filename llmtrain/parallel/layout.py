@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 
+from llmtrain.parallel.placement import TensorShard
 from llmtrain.plan.build import Plan
 
 
@@ -20,8 +21,17 @@ class Layout:
     tensor_parallel_size: int
     pipeline_parallel_size: int
     data_parallel_group: dist.ProcessGroup
+    """Ranks with the same weights and other batches."""
     tensor_parallel_group: dist.ProcessGroup
+    """Ranks that share each weight matrix."""
     pipeline_parallel_group: dist.ProcessGroup
+    """Ranks that hold the layers before and after these."""
+    model_parallel_group: dist.ProcessGroup
+    """Ranks that together hold one whole model."""
+    ends_group: dist.ProcessGroup
+    """The first and the last stage, which both hold a tied embedding; one rank where there is one stage."""
+    key_value_group: dist.ProcessGroup
+    """Tensor-parallel ranks that hold the same key/value head; one rank where each has its own."""
 
     @property
     def world_size(self) -> int:
@@ -43,33 +53,67 @@ class Layout:
         """Which layers this rank holds."""
         return self.rank // (self.tensor_parallel_size * self.data_parallel_size)
 
+    @property
+    def tensor_shard(self) -> TensorShard:
+        """This rank's part of each weight matrix."""
+        return TensorShard(self.tensor_parallel_rank, self.tensor_parallel_size)
 
-def list_groups(data: int, tensor: int, pipeline: int) -> dict[str, list[list[int]]]:
+    def rank_of_stage(self, stage: int) -> int:
+        """The rank that holds another stage of this rank's pipeline."""
+        stride = self.tensor_parallel_size * self.data_parallel_size
+        return stage * stride + self.rank % stride
+
+
+def list_groups(data: int, tensor: int, pipeline: int, key_value_sharers: int = 1) -> dict[str, list[list[int]]]:
     """Ranks of every group, by the axis along which its members differ.
 
     Args:
         data: data-parallel size.
         tensor: tensor-parallel size.
         pipeline: pipeline-parallel size.
+        key_value_sharers: neighbouring tensor-parallel ranks that hold the same key/value head.
     """
 
     def rank(d: int, t: int, p: int) -> int:
         return t + tensor * (d + data * p)
 
+    datas, tensors, pipelines = range(data), range(tensor), range(pipeline)
+    ends = sorted({0, pipeline - 1})
     return {
-        "data": [[rank(d, t, p) for d in range(data)] for p in range(pipeline) for t in range(tensor)],
-        "tensor": [[rank(d, t, p) for t in range(tensor)] for p in range(pipeline) for d in range(data)],
-        "pipeline": [[rank(d, t, p) for p in range(pipeline)] for d in range(data) for t in range(tensor)],
+        "data": [[rank(d, t, p) for d in datas] for p in pipelines for t in tensors],
+        "tensor": [[rank(d, t, p) for t in tensors] for p in pipelines for d in datas],
+        "pipeline": [[rank(d, t, p) for p in pipelines] for d in datas for t in tensors],
+        "model": [[rank(d, t, p) for p in pipelines for t in tensors] for d in datas],
+        "ends": [[rank(d, t, p) for p in ends] for d in datas for t in tensors]
+        + [[rank(d, t, p)] for p in pipelines[1:-1] for d in datas for t in tensors],
+        "key_value": [
+            [rank(d, t, p) for t in range(first, first + key_value_sharers)]
+            for p in pipelines
+            for d in datas
+            for first in range(0, tensor, key_value_sharers)
+        ],
     }
 
 
 def build_layout(plan: Plan, rank: int) -> Layout:
     """Create all groups; every rank calls this once, after the ranks have joined."""
     data, tensor, pipeline = plan.data_parallel_size, plan.tensor_parallel_size, plan.pipeline_parallel_size
+    sharers = TensorShard(0, tensor).key_value_sharers(plan.shape)
     mine = {}
-    for axis, groups in list_groups(data, tensor, pipeline).items():
+    for axis, groups in list_groups(data, tensor, pipeline, sharers).items():
         for members in groups:
             group = dist.new_group(members)  # collective: all ranks create all groups
             if rank in members:
                 mine[axis] = group
-    return Layout(rank, data, tensor, pipeline, mine["data"], mine["tensor"], mine["pipeline"])
+    return Layout(
+        rank,
+        data,
+        tensor,
+        pipeline,
+        data_parallel_group=mine["data"],
+        tensor_parallel_group=mine["tensor"],
+        pipeline_parallel_group=mine["pipeline"],
+        model_parallel_group=mine["model"],
+        ends_group=mine["ends"],
+        key_value_group=mine["key_value"],
+    )

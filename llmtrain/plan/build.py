@@ -9,6 +9,7 @@ from llmtrain.config.checks import divisors
 from llmtrain.config.root import Config
 from llmtrain.errors import ConfigError
 from llmtrain.plan.model_shape import ModelShape, build_model_shape
+from llmtrain.plan.partition import compute_unit_costs, partition_units
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Plan:
     zero_stage: int
     gradient_accumulation_steps: int
     train_steps: int
+    stage_borders: tuple[int, ...]
+    """Units (embedding, blocks, output) at which pipeline stages begin and end, see `plan.partition`."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -82,17 +85,11 @@ def build_plan(config: Config, world_size: int, tokenizer_vocab_size: int) -> Pl
         tokenizer_vocab_size: ids of the tokenizer that made the shards.
 
     Raises:
-        ConfigError: sizes do not divide, or the vocabulary differs from the tokenizer's.
+        ConfigError: sizes do not divide, there are more stages than blocks, or the vocabulary differs from the
+            tokenizer's.
     """
     batch, parallel = config.batch, config.parallel
-    model_ranks = parallel.tensor_parallel_size * parallel.pipeline_parallel_size
-    if world_size % model_ranks:
-        raise ConfigError(
-            f"world: {world_size} ranks are not a multiple of tensor_parallel_size {parallel.tensor_parallel_size} x "
-            f"pipeline_parallel_size {parallel.pipeline_parallel_size} = {model_ranks}. "
-            f"Start a multiple of {model_ranks}."
-        )
-    data_parallel_size = world_size // model_ranks
+    data_parallel_size = _divide_world(config, world_size)
     per_forward = batch.micro_batch_size * data_parallel_size
     if batch.global_batch_size % per_forward:
         quotient = batch.global_batch_size // batch.micro_batch_size
@@ -111,8 +108,10 @@ def build_plan(config: Config, world_size: int, tokenizer_vocab_size: int) -> Pl
         tokens_per_step = batch.global_batch_size * batch.sequence_length
         steps = -(-(config.training.train_tokens or 0) // tokens_per_step)
     _check_schedule_fits(config, steps)
+    accumulation_steps = batch.global_batch_size // per_forward
+    shape = build_model_shape(config.model, tokenizer_vocab_size, batch.sequence_length, parallel.tensor_parallel_size)
     return Plan(
-        shape=build_model_shape(config.model, tokenizer_vocab_size, batch.sequence_length),
+        shape=shape,
         sequence_length=batch.sequence_length,
         micro_batch_size=batch.micro_batch_size,
         global_batch_size=batch.global_batch_size,
@@ -121,9 +120,41 @@ def build_plan(config: Config, world_size: int, tokenizer_vocab_size: int) -> Pl
         tensor_parallel_size=parallel.tensor_parallel_size,
         pipeline_parallel_size=parallel.pipeline_parallel_size,
         zero_stage=parallel.zero_stage,
-        gradient_accumulation_steps=batch.global_batch_size // per_forward,
+        gradient_accumulation_steps=accumulation_steps,
         train_steps=steps,
+        stage_borders=_draw_stage_borders(config, shape, accumulation_steps),
     )
+
+
+def _divide_world(config: Config, world_size: int) -> int:
+    """Data-parallel size: what is left of the world when tensor and pipeline ranks are taken."""
+    tensor, pipeline = config.parallel.tensor_parallel_size, config.parallel.pipeline_parallel_size
+    model_ranks = tensor * pipeline
+    if world_size % model_ranks:
+        below, above = world_size // model_ranks * model_ranks, -(-world_size // model_ranks) * model_ranks
+        nearest = f"{below} or {above}" if below else str(above)
+        raise ConfigError(
+            f"world: {world_size} ranks are no multiple of parallel.tensor_parallel_size {tensor} x "
+            f"parallel.pipeline_parallel_size {pipeline} = {model_ranks}. Start {nearest} ranks, or change the sizes."
+        )
+    return world_size // model_ranks
+
+
+def _draw_stage_borders(config: Config, shape: ModelShape, accumulation_steps: int) -> tuple[int, ...]:
+    size, is_two_way = config.parallel.pipeline_parallel_size, config.parallel.pipeline_schedule == "dualpipev"
+    stages = 2 * size if is_two_way and size > 1 else size
+    if stages > shape.num_layers:
+        raise ConfigError(
+            f"parallel.pipeline_parallel_size = {size} makes {stages} stages, the model has {shape.num_layers} blocks. "
+            f"Choose at most {shape.num_layers * size // stages}."
+        )
+    if is_two_way and size > 1 and accumulation_steps < stages:
+        raise ConfigError(
+            f"parallel.pipeline_schedule = 'dualpipev' with {size} pipeline ranks needs at least {stages} accumulation "
+            f"steps, this batch has {accumulation_steps}. Raise batch.global_batch_size, lower batch.micro_batch_size, "
+            "or choose '1f1b'."
+        )
+    return tuple(partition_units(compute_unit_costs(shape, config.batch.sequence_length), stages))
 
 
 def _check_schedule_fits(config: Config, train_steps: int) -> None:

@@ -3,6 +3,7 @@
 In: section `model`, the tokenizer's size, the sequence length. Out: `ModelShape`, plain numbers, no torch.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,7 +63,10 @@ class ModelShape:
 
 
 def build_model_shape(
-    config: GPT2ModelConfig | LlamaModelConfig, tokenizer_vocab_size: int, sequence_length: int
+    config: GPT2ModelConfig | LlamaModelConfig,
+    tokenizer_vocab_size: int,
+    sequence_length: int,
+    tensor_parallel_size: int = 1,
 ) -> ModelShape:
     """Resolve section `model`.
 
@@ -70,9 +74,10 @@ def build_model_shape(
         config: section `model`.
         tokenizer_vocab_size: ids of the tokenizer; used where the config leaves `vocab_size` null.
         sequence_length: tokens per sequence.
+        tensor_parallel_size: ranks that share the vocabulary's rows, each the same number of them.
     """
     vocab_size = config.vocab_size if config.vocab_size is not None else tokenizer_vocab_size
-    multiple = config.pad_vocab_to_multiple_of
+    multiple = math.lcm(config.pad_vocab_to_multiple_of, tensor_parallel_size)
     key_value_heads = config.num_key_value_heads if isinstance(config, LlamaModelConfig) else None
     return ModelShape(
         family=config.family,

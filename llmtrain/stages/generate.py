@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from llmtrain.model.export import load_gpt
-from llmtrain.model.generate import generate
+from llmtrain.model.generate import cached_logits, generate
 from llmtrain.stages.finished_run import load_finished_run
 
 
@@ -25,8 +25,9 @@ def generate_texts(
     texts = []
     for i, prompt in enumerate(prompts):
         new_ids = generate(
-            model,
+            cached_logits(model),
             [run.tokenizer.bos_id, *run.tokenizer.encode(prompt)],
+            max_sequence_length=run.shape.max_sequence_length,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,

@@ -17,7 +17,7 @@ def test_replicated_parameters_are_views_of_the_module_and_of_adamw() -> None:
     model = nn.Linear(3, 2)
     engine = fake_engine(model, adamw(model))
     found = {fragment.name: fragment for fragment in fragments.held_fragments(engine)}
-    assert {name: (f.shape, f.start, f.numel) for name, f in found.items()} == {
+    assert {name: (f.placement.shape, f.start, f.numel) for name, f in found.items()} == {
         "weight": ((2, 3), 0, 6),
         "bias": ((2,), 0, 2),
     }

@@ -5,10 +5,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llmtrain.checkpoint.geometry import Box, whole_box
 from llmtrain.checkpoint.manifest import read_manifest
 from llmtrain.checkpoint.tensor_file import PieceReader, count_tensor_bytes, hash_file, write_tensor_file
 from llmtrain.errors import CheckpointError
+from llmtrain.parallel.geometry import Box, whole_box
 from tests.checkpoint.small import file_name, make_checkpoint, rows_of_rank, whole_tensor
 
 

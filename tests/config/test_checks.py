@@ -68,16 +68,38 @@ CASES = [
         "'parallel.zero_stage' to 1, 2 or 3, or 'precision.parameter_dtype' to 'float32'.",
     ),
     (
-        ["parallel.tensor_parallel_size=2"],
+        ["parallel.tensor_parallel_size=8", "parallel.sequence_parallel=false"],
         0,
-        "'parallel.tensor_parallel_size' = 2: only 1 is available in this version. Use ZeRO ('parallel.zero_stage' = "
-        "1, 2 or 3) to spread the model over data-parallel ranks.",
+        "'parallel.tensor_parallel_size' = 8 does not divide 'model.num_attention_heads' = 4. Choose 1, 2 or 4.",
     ),
     (
-        ["parallel.pipeline_parallel_size=2"],
+        ["parallel.tensor_parallel_size=4", "model.intermediate_size=66"],
         0,
-        "'parallel.pipeline_parallel_size' = 2: only 1 is available in this version. Use ZeRO ('parallel.zero_stage' = "
-        "1, 2 or 3) to spread the model over data-parallel ranks.",
+        "'parallel.tensor_parallel_size' = 4 does not divide 'model.intermediate_size' = 66. Choose 1, 2, 3, 6, 11, "
+        "22, 33 or 66.",
+    ),
+    (
+        ["parallel.tensor_parallel_size=4", "batch.sequence_length=18"],
+        0,
+        "'parallel.tensor_parallel_size' = 4 does not divide 'batch.sequence_length' = 18. Choose 1, 2, 3, 6, 9 or 18.",
+    ),
+    (
+        [
+            "parallel.tensor_parallel_size=2",
+            "model.hidden_size=36",
+            "model.num_attention_heads=6",
+            "model.num_key_value_heads=3",
+        ],
+        0,
+        "'parallel.tensor_parallel_size' = 2 neither divides 'model.num_key_value_heads' = 3 nor is a multiple of it. "
+        "Choose 1 or 3, or a multiple of 3.",
+    ),
+    (
+        ["parallel.zero_stage=3", "parallel.pipeline_parallel_size=2"],
+        0,
+        "'parallel.zero_stage' = 3 with 'parallel.pipeline_parallel_size' = 2: DeepSpeed shares gradients and weights "
+        "only where each rank holds all layers. Set 'parallel.zero_stage' to 1, or use tensor parallelism instead of "
+        "the pipeline.",
     ),
     (
         ["data.sources={a: {weight: 1}, b: {}}"],
@@ -134,7 +156,7 @@ def test_a_contradiction_is_told_at_the_place_of_the_key_to_change(
 
 def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
     overrides = ["training.train_tokens=1", "batch.micro_batch_size=3", "schedule.min_learning_rate=1"]
-    overrides += ["parallel.tensor_parallel_size=2", "parallel.pipeline_parallel_size=2"]
+    overrides += ["parallel.tensor_parallel_size=8", "parallel.pipeline_parallel_size=2", "parallel.zero_stage=2"]
     with pytest.raises(ConfigError) as caught:
         load_config([write_tiny_config(tmp_path)], overrides)
     keys = [line.split(": '")[1].split("'")[0] for line in str(caught.value).splitlines()]
@@ -143,7 +165,7 @@ def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
         "batch.micro_batch_size",
         "schedule.min_learning_rate",
         "parallel.tensor_parallel_size",
-        "parallel.pipeline_parallel_size",
+        "parallel.zero_stage",
     ]
 
 

@@ -151,7 +151,7 @@ def test_a_malformed_override_shows_the_form(tmp_path: Path, override: str) -> N
             ["precision.parameter_dtype=bfloat16", "precision.compute_dtype=bfloat16", "parallel.zero_stage=0"],
             "needs float32 master weights",
         ),
-        (["parallel.tensor_parallel_size=2"], "only 1 is available in this version"),
+        (["parallel.tensor_parallel_size=8"], "does not divide 'model.num_attention_heads' = 4. Choose 1, 2 or 4."),
         (["data.sources.a.weight=1", "data.sources.b.max_epochs=1"], "gives weights to a but not to b"),
         (["data.reset_position_ids=true"], "without 'data.mask_across_documents'"),
         (

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from llmtrain.model.generate import choose_token, generate
+from llmtrain.model.generate import cached_logits, choose_token, generate
 from llmtrain.model.gpt import GPT
 from llmtrain.plan.model_shape import ModelShape
 from tests.helpers.shapes import LLAMA, SHAPES
@@ -10,7 +10,8 @@ from tests.model.test_gpt import build, draw_ids
 
 def run(model: GPT, prompt: list[int], **changes: object) -> list[int]:
     settings = {"max_new_tokens": 20, "temperature": 0.0, "top_k": None, "eos_id": -1} | changes
-    return generate(model, prompt, generator=torch.Generator().manual_seed(0), **settings)  # type: ignore[arg-type]
+    length, draw = model.shape.max_sequence_length, torch.Generator().manual_seed(0)
+    return generate(cached_logits(model), prompt, max_sequence_length=length, generator=draw, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from llmtrain.checkpoint.geometry import Box, split_flat_range, whole_box
+from llmtrain.parallel.geometry import Box, split_flat_range, whole_box
 
 ROUNDS = 400
 

@@ -1,0 +1,153 @@
+"""Consecutive layers on each rank: DeepSpeed's pipeline engine runs the schedule, ZeRO 0 or 1.
+
+The schedule's last instruction, the update, is held back: the step's loss is looked at first.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from deepspeed.runtime.pipe.schedule import OptimizerStep, PipeInstruction, PipeSchedule
+
+from llmtrain.config.root import Config
+from llmtrain.data.labels import IGNORE_INDEX
+from llmtrain.data.loader import Batch
+from llmtrain.model.attention import KeyValueCache
+from llmtrain.model.generate import NextLogits
+from llmtrain.optim.adamw import build_adamw
+from llmtrain.parallel.deepspeed_config import build_deepspeed_config
+from llmtrain.parallel.layout import Layout
+from llmtrain.parallel.pipeline_module import StageModule, TwoWayStageModule
+from llmtrain.parallel.whole_network import Observe
+from llmtrain.plan.build import Plan
+
+
+class PipelinedNetwork:
+    """Runs micro-batches through the stages."""
+
+    def __init__(self, config: Config, plan: Plan, layout: Layout, device: torch.device) -> None:
+        import deepspeed
+
+        self._layout, self._device = layout, device
+        self._num_layers = plan.shape.num_layers
+        is_two_way = config.parallel.pipeline_schedule == "dualpipev"
+        self._stage_owners = list(range(layout.pipeline_parallel_size))
+        if is_two_way:
+            self._stage_owners += self._stage_owners[::-1]
+        self._min_micro_batches = len(self._stage_owners) if is_two_way else 1
+        module = (TwoWayStageModule if is_two_way else StageModule)(config, plan, layout)
+        module.to(device)
+        if config.training.compile:
+            for block in module.list_blocks():
+                block.compile()
+        if config.precision.parameter_dtype == "bfloat16":
+            module.to(torch.bfloat16)
+        self.deepspeed: Any
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=module,
+            optimizer=build_adamw(config.optimizer, module),
+            config=build_deepspeed_config(config, plan),
+            dist_init_required=False,
+        )
+        # The schedule wants an iterator to load from; stages take their batches from StageModule.feed instead.
+        nothing = torch.zeros(1)
+        self.deepspeed.set_dataiterator(iter(lambda: (nothing, nothing), None))
+
+    @property
+    def module(self) -> StageModule:
+        """The units on this rank."""
+        module: StageModule = self.deepspeed.module
+        return module
+
+    def forward_backward(self, batches: Sequence[Batch], scale: torch.Tensor, observe: Observe) -> None:
+        """Accumulate gradients of `scale * loss_sum` over micro-batches and reduce them."""
+        self.module.train()
+        self.module.feed([batch.to(self._device) for batch in batches], scale, observe)
+        self.deepspeed.total_loss, self.deepspeed._compute_loss = None, True
+        self.deepspeed._exec_schedule(_WithoutUpdate(self.deepspeed._train_schedule()))
+
+    @torch.no_grad()
+    def forward(self, batches: Sequence[Batch], observe: Observe) -> None:
+        """Only the losses."""
+        self.module.eval()
+        missing = max(0, self._min_micro_batches - len(batches))
+        moved = [batch.to(self._device) for batch in [*batches, *[_without_targets(batches[0])] * missing]]
+        self.module.feed(moved, 1.0, observe)
+        self.deepspeed.total_loss, self.deepspeed._compute_loss = None, True
+        self.deepspeed._exec_schedule(self.deepspeed._inference_schedule(len(moved)))
+
+    def update(self) -> None:
+        """One optimizer step with the accumulated gradients."""
+        self.deepspeed._exec_optimizer_step()
+
+    @contextmanager
+    def generating(self) -> Iterator[NextLogits]:
+        """The model as `generate` calls it, for one text: hidden states pass from stage to stage."""
+        self.module.eval()
+        caches = [KeyValueCache() for _ in range(self._num_layers)]
+
+        def next_logits(new_ids_1T: torch.Tensor, first_position: int) -> torch.Tensor:
+            return self._compute_logits(new_ids_1T.to(self._device), first_position, caches)
+
+        with ExitStack() as stack:
+            if self.module.tensor is not None:
+                stack.enter_context(self.module.tensor.whole_sequences())
+            yield next_logits
+
+    def _compute_logits(
+        self, new_ids_1T: torch.Tensor, first_position: int, caches: Sequence[KeyValueCache]
+    ) -> torch.Tensor:
+        shape, parameter = self.module.shape, next(self.module.parameters())
+        hidden_1TD = parameter.new_empty(1, new_ids_1T.shape[1], shape.hidden_size)
+        logits_V: torch.Tensor = parameter.new_empty(shape.vocab_size)
+        own, parts = self._layout.pipeline_parallel_rank, self.module.parts
+        for stage, owner in enumerate(self._stage_owners):
+            if owner == own:
+                source = self._stage_owners[stage - 1] if stage else own
+                if source != own:
+                    dist.recv(hidden_1TD, self._layout.rank_of_stage(source))
+                result = self.module.run_units(
+                    parts[stage],
+                    parts[stage + 1],
+                    hidden_1TD,
+                    new_ids_1T,
+                    first_position=first_position,
+                    caches=caches,
+                )
+                assert isinstance(result, torch.Tensor)
+                if stage == len(self._stage_owners) - 1:
+                    logits_V.copy_(result[0, -1])
+                    continue
+                hidden_1TD = result.contiguous()
+                if self._stage_owners[stage + 1] != own:
+                    dist.send(hidden_1TD, self._layout.rank_of_stage(self._stage_owners[stage + 1]))
+        last = self._layout.rank_of_stage(self._stage_owners[-1])
+        dist.broadcast(logits_V, src=last, group=self._layout.pipeline_parallel_group)
+        return logits_V
+
+
+class _WithoutUpdate:
+    """A training schedule that ends after the reduction of gradients."""
+
+    def __init__(self, schedule: PipeSchedule) -> None:
+        self._schedule = schedule
+
+    def num_pipe_buffers(self) -> int:
+        return int(self._schedule.num_pipe_buffers())
+
+    def __iter__(self) -> Iterator[list[PipeInstruction]]:
+        for instructions in self._schedule:
+            yield [instruction for instruction in instructions if not isinstance(instruction, OptimizerStep)]
+
+
+def _without_targets(batch: Batch) -> Batch:
+    """A batch that adds nothing to any loss."""
+    return Batch(
+        batch.input_ids_BT,
+        torch.full_like(batch.labels_BT, IGNORE_INDEX),
+        batch.source_ids_B,
+        batch.position_ids_BT,
+        batch.document_ids_BT,
+    )
