@@ -67,13 +67,14 @@ def run_rank(config: Config, world: World) -> int:
         0, or 75 when a signal stopped the run after saving.
     """
     from llmtrain.parallel.start import start_distributed, stop_distributed
+    from llmtrain.stages.pretrain_parts import explain_memory
 
     configure_logging(world)
     data = open_training_data(config.data, world)
     plan = build_plan(config, world.world_size, data.tokenizer.vocab_size)
     device = start_distributed(world, config.parallel.communication_timeout_seconds)
     try:
-        with _own_run_folder(config, world) as writer, _mirrored(config, writer):
+        with _own_run_folder(config, world) as writer, _mirrored(config, writer), explain_memory(config):
             steps = _train(config, plan, world, device, data, writer)
     finally:
         stop_distributed()

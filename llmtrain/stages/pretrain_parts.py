@@ -1,7 +1,8 @@
 """Parts of stage `pretrain` that need more than one line to assemble."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,7 @@ from llmtrain.data.baselines import MAX_TRAIN_TOKENS, Baselines, compute_baselin
 from llmtrain.data.loader import Batch, TrainingLoader
 from llmtrain.data.rows import Rows
 from llmtrain.data.validation import read_validation_rows, share_validation
+from llmtrain.errors import MemoryExhaustedError
 from llmtrain.plan.build import Plan
 from llmtrain.shards.packing import build_pack_indexes
 from llmtrain.stages.training_data import TrainingData
@@ -19,6 +21,29 @@ from llmtrain.tracking.summary import build_summary, plot_run
 from llmtrain.tracking.throughput import ThroughputMeter, measure_matmul_peak
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def explain_memory(config: Config) -> Iterator[None]:
+    """Say what to change when a device or the host runs out of memory.
+
+    Raises:
+        MemoryExhaustedError: in place of torch's error.
+    """
+    try:
+        yield
+    except (
+        RuntimeError,
+        MemoryError,
+    ) as error:  # torch's errors are RuntimeErrors, on the host without a class of its own
+        is_exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not is_exhausted:
+            raise
+        raise MemoryExhaustedError(
+            f"out of memory with batch.micro_batch_size = {config.batch.micro_batch_size}, batch.sequence_length = "
+            f"{config.batch.sequence_length}, parallel.zero_stage = {config.parallel.zero_stage}: {error}. Lower "
+            "batch.micro_batch_size, set training.activation_recompute to 'full', or raise parallel.zero_stage."
+        ) from error
 
 
 def prepare_packing(config: Config, plan: Plan, data: TrainingData) -> None:
