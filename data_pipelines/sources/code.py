@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.document import Document
-from data_pipelines.sources.unit import Unit, expand_paths, group_files, list_files
+from data_pipelines.sources.unit import Unit, expand_paths, group_files, list_files, read_file
 from llmtrain.config.corpus import CodeSource
 
 _LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING", "COPYING.txt")
@@ -48,7 +48,9 @@ def read_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     root = Path(unit.root)
     for name in unit.files:
         path = Path(name)
-        content = path.read_bytes()
+        content = read_file(path, dropped)
+        if content is None:
+            continue
         reason = _find_fault(content)
         if reason is not None:
             dropped[reason] += 1

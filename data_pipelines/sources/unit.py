@@ -5,12 +5,16 @@ In: paths of a source's configuration. Out: units, in an order that depends on t
 
 import glob
 import importlib.util
+import logging
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmtrain.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,20 +35,19 @@ class Unit:
 
 
 def expand_path(path: str) -> list[Path]:
-    """Files and folders that one entry of `paths` means.
+    """Files and folders that one entry of `paths` means; nothing found is an empty list.
 
     `package:NAME/FILE` lies inside an installed package, `stdlib:` is the standard library; the rest are paths or
-    globs. Nothing found is an empty list.
-
-    Raises:
-        DataError: the package is not installed.
+    globs.
     """
     if path == "stdlib:":
         return [Path(sysconfig.get_paths()["stdlib"])]
     if path.startswith("package:"):
-        return _expand_package(path)
+        name, _, inner = path.removeprefix("package:").partition("/")
+        folder = _find_package(name)
+        return [folder / inner] if folder and (folder / inner).exists() else []
     if glob.has_magic(path):
-        return sorted(map(Path, glob.iglob(path, recursive=True)))  # noqa: PTH207  absolute globs
+        return sorted(_match(path))
     return [Path(path)] if Path(path).exists() else []
 
 
@@ -52,12 +55,18 @@ def expand_paths(name: str, paths: Iterable[str]) -> list[Path]:
     """All files and folders of a source; every entry must give at least one.
 
     Raises:
-        DataError: an entry matches nothing.
+        DataError: an entry matches nothing, or its package is not installed.
     """
     found: list[Path] = []
     for path in paths:
         matches = expand_path(path)
         if not matches:
+            package = path.removeprefix("package:").partition("/")[0]
+            if path.startswith("package:") and not _find_package(package):
+                raise DataError(
+                    f"corpus.sources.{name}.paths: '{path}': the Python package '{package}' is not installed. Install "
+                    f"it: pip install {package} (the quickstart's are in pip install 'llmtrain[quickstart]')."
+                )
             raise DataError(
                 f"corpus.sources.{name}.paths: '{path}' matches no file. Correct the path, or leave it out."
             )
@@ -66,14 +75,25 @@ def expand_paths(name: str, paths: Iterable[str]) -> list[Path]:
 
 
 def list_files(paths: Iterable[Path], endings: Sequence[str]) -> list[Path]:
-    """The given files, and below given folders all files with one of the endings; sorted, each once."""
+    """The given files, and below given folders all files with one of the endings; sorted, each once.
+
+    Links are followed, but not back to a folder above. What may not be read is left out with a warning.
+    """
     files: dict[Path, None] = {}
     for path in paths:
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in inside:
-            if file.is_file() and (file == path or file.name.endswith(tuple(endings))):
-                files.setdefault(file.resolve())
+        inside = _list_inside(path, tuple(endings)) if path.is_dir() else [path]
+        files |= {file.resolve(): None for file in inside if _holds(file.is_file)}
     return sorted(files)
+
+
+def read_file(path: Path, dropped: Counter[str]) -> bytes | None:
+    """What a file holds; None when it cannot be read, which is counted as `unreadable`."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        logger.warning("%s: left out: %s", path, error)
+        dropped["unreadable"] += 1
+        return None
 
 
 def group_files(
@@ -95,13 +115,51 @@ def group_files(
     return units
 
 
-def _expand_package(path: str) -> list[Path]:
-    package, _, inner = path.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            f"'{path}': the Python package '{package}' is not installed. Install it: pip install {package} "
-            "(the quickstart's are in pip install 'llmtrain[quickstart]')."
-        )
-    file = Path(next(iter(spec.submodule_search_locations))) / inner
-    return [file] if file.exists() else []
+def _find_package(name: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
+
+
+def _match(pattern: str) -> Iterator[Path]:
+    """Matches of a glob. The standard library's never ends below `**` where links lead back to a folder above."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from map(Path, glob.iglob(pattern))  # noqa: PTH207  absolute globs
+        return
+    place = parts.index("**")
+    for base in _match(str(Path(*parts[:place]))):
+        for folder in _list_folders(base) if base.is_dir() else ():
+            if not any(part.startswith(".") for part in folder.relative_to(base).parts):
+                yield from _match(str(Path(glob.escape(str(folder)), *parts[place + 1 :])))
+
+
+def _list_folders(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """A folder and all below it, through links too, but not back to one of those above."""
+    try:
+        status = folder.stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            return
+        inner = sorted(path for path in folder.iterdir() if _holds(path.is_dir))
+    except OSError as error:
+        logger.warning("left out: %s", error)
+        return
+    yield folder
+    for path in inner:
+        yield from _list_folders(path, above | {identity})
+
+
+def _list_inside(folder: Path, endings: tuple[str, ...]) -> Iterator[Path]:
+    for inner in _list_folders(folder):
+        yield from (path for path in inner.iterdir() if path.name.endswith(endings))
+
+
+def _holds(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except OSError as error:
+        logger.warning("left out: %s", error)
+        return False
