@@ -3,19 +3,16 @@
 A page that cannot be parsed, is no HTML or was not answered with 200 is counted and left out.
 """
 
-import gzip
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from warcio.archiveiterator import ArchiveIterator
-from warcio.exceptions import ArchiveLoadFailed
-
 from data_pipelines.document import Document
 from data_pipelines.sources.html import extract_text
 from data_pipelines.sources.pydoc_site import crawl_pydoc_site
-from data_pipelines.sources.unit import Unit, expand_path, expand_paths, group_files, list_files
+from data_pipelines.sources.unit import Unit, expand_path, expand_paths, group_files, list_files, read_file
+from data_pipelines.sources.warc import Page, read_pages
 from llmtrain.config.corpus import WebSource
 from llmtrain.errors import DataError
 
@@ -47,7 +44,9 @@ def list_units(name: str, source: WebSource, downloads: Path) -> list[Unit]:
 def read_html_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     """A document per HTML file."""
     for name in unit.files:
-        yield from _to_document(Path(name).read_bytes(), name, unit.licence, dropped)
+        html = read_file(Path(name), dropped)
+        if html is not None:
+            yield from _to_document(Page(name, html, None), unit.licence, dropped)
 
 
 def read_warc(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
@@ -58,30 +57,21 @@ def read_warc(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     """
     for name in unit.files:
         try:
-            with Path(name).open("rb") as file:
-                for record in ArchiveIterator(file):
-                    if record.rec_type != "response":
-                        continue
-                    url = record.rec_headers.get_header("WARC-Target-URI") or name
-                    status = record.http_headers.get_statuscode() if record.http_headers else "200"
-                    kind = (record.http_headers and record.http_headers.get_header("Content-Type")) or "text/html"
-                    if status != "200" or "html" not in kind:
-                        dropped["not_an_html_page"] += 1
-                        continue
-                    yield from _to_document(record.content_stream().read(), url, unit.licence, dropped)
-        except (ArchiveLoadFailed, EOFError, zlib.error, gzip.BadGzipFile, OSError) as error:
+            for page in read_pages(Path(name), dropped):
+                yield from _to_document(page, unit.licence, dropped)
+        except (EOFError, ValueError, OSError, zlib.error) as error:
             raise DataError(
                 f"{name}: damaged or cut off: {error}. Fetch it again, or leave it out of paths."
             ) from error
 
 
-def _to_document(html: bytes, origin: str, licence: str, dropped: Counter[str]) -> Iterator[Document]:
-    if b"\0" in html[:4096]:
+def _to_document(page: Page, licence: str, dropped: Counter[str]) -> Iterator[Document]:
+    if b"\0" in page.html[:4096]:
         dropped["binary"] += 1
         return
     try:
-        text = extract_text(html)
-    except (ValueError, RecursionError):
+        text = extract_text(page.html, page.charset)
+    except ValueError:
         dropped["not_parsable"] += 1
         return
-    yield Document(text, origin, licence)
+    yield Document(text, page.url, licence)

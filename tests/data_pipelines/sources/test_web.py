@@ -1,0 +1,101 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.document import Document
+from data_pipelines.extract import READERS
+from data_pipelines.sources import web
+from data_pipelines.sources.web import list_units
+from llmtrain.config.corpus import WebSource
+from llmtrain.errors import DataError
+from tests.data_pipelines.conftest import NUM_CRAWLED
+
+
+def read(source: WebSource, downloads: Path) -> tuple[list[Document], Counter[str]]:
+    dropped = Counter[str]()
+    units = list_units("web", source, downloads)
+    return [document for unit in units for document in READERS[unit.kind](unit, dropped)], dropped
+
+
+def test_the_crawl_of_pydoc_gives_readable_documents(archive: Path) -> None:
+    documents, dropped = read(WebSource(kind="web", paths=["pydoc:"], licence="PSF-2.0"), archive.parent)
+    assert len(documents) == NUM_CRAWLED
+    assert not dropped
+    topics = next(document for document in documents if document.origin.endswith("/topics.html"))
+    assert {"Topics", "SLICINGS", "TRUTHVALUE"} <= set(topics.text.split())
+    assert topics.licence == "PSF-2.0"
+    assert not [document.origin for document in documents if "<" in document.text[:50]]
+
+
+def test_the_site_is_crawled_into_the_downloads_of_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crawl(path: Path) -> Path:
+        path.touch()
+        return path
+
+    monkeypatch.setattr(web, "crawl_pydoc_site", crawl)
+    units = list_units("web", WebSource(kind="web", paths=["pydoc:"]), tmp_path)
+    assert [(unit.kind, unit.files) for unit in units] == [("warc", (str(tmp_path / "pydoc.warc.gz"),))]
+
+
+def test_folders_files_and_globs_of_pages_are_read_and_bad_pages_counted(tmp_path: Path) -> None:
+    pages = {
+        "a/one.html": b"<p>One</p>",
+        "a/b/two.xhtml": b"<?xml version='1.0'?><html xmlns='http://www.w3.org/1999/xhtml'><p>Two</p></html>",
+        "a/note.txt": b"not asked for",
+        "c/three.HTM": b"<p>Three</p>",
+        "c/empty.html": b"",
+        "c/binary.html": b"\x7fELF\0\0\0",
+        "c/deep.html": b"<div>" * 5000,
+    }
+    for name, content in pages.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    source = WebSource(kind="web", paths=[str(tmp_path / "a"), f"{tmp_path}/c/*"], licence="CC0-1.0")
+    documents, dropped = read(source, tmp_path)
+    assert [document.text for document in documents] == ["Two", "One", "Three"]
+    assert documents[1] == Document("One", str((tmp_path / "a/one.html").resolve()), "CC0-1.0")
+    assert dropped == {"not_parsable": 2, "binary": 1}
+
+
+def test_an_unreadable_page_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.html").write_bytes(b"<p>x</p>")
+    units = list_units("web", WebSource(kind="web", paths=[str(tmp_path)]), tmp_path)
+    (tmp_path / "a.html").unlink()
+    dropped = Counter[str]()
+    assert list(READERS["html"](units[0], dropped)) == []
+    assert dropped == {"unreadable": 1}
+
+
+def test_optional_paths_may_be_missing_and_others_may_not(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_bytes(b"<p>x</p>")
+    optional = ["package:not_installed_here/x.html", f"{tmp_path}/none/*.html", str(tmp_path / "a.html")]
+    documents, _ = read(WebSource(kind="web", paths=[str(tmp_path)], optional_paths=optional), tmp_path)
+    assert [document.text for document in documents] == ["x"]
+    with pytest.raises(DataError, match=r"corpus\.sources\.web\.paths: '.*none.*' matches no file"):
+        read(WebSource(kind="web", paths=[f"{tmp_path}/none/*.html"]), tmp_path)
+
+
+def test_an_archive_cut_off_in_the_middle_is_refused_by_name(archive: Path, tmp_path: Path) -> None:
+    whole = archive.read_bytes()
+    for share in (0.1, 0.5, 0.9999):
+        path = tmp_path / "cut.warc.gz"
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(DataError) as raised:
+            read(WebSource(kind="web", paths=[str(path)]), tmp_path)
+        assert str(raised.value) == (
+            f"{path}: damaged or cut off: Compressed file ended before the end-of-stream marker was reached. "
+            "Fetch it again, or leave it out of paths."
+        )
+
+
+@pytest.mark.parametrize("content", [b"", b"GARBAGE\n" * 100, b"\x1f\x8b\x08\0garbage" * 20])
+def test_an_archive_that_is_none_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.warc.gz"
+    path.write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"bad\.warc\.gz: damaged or cut off: .* Fetch it again, or leave it out of paths"
+    ):
+        read(WebSource(kind="web", paths=[str(path)]), tmp_path)
