@@ -10,11 +10,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urljoin
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 _PAGE_SECONDS, _MAX_PAGES = 20, 2000
 _READY = re.compile(rb"Server ready at (http://\S+)")
 _LINK = re.compile(r"""href=["']([^"'#]+\.html|topic\?key=[^"'#]+)["']""")
+# A proxy that the user has set must not be asked for pages of this machine.
+_OPENER = build_opener(ProxyHandler({}))
 # Importing these opens windows or browsers, prints, or only makes sense on other systems.
 _SKIPPED = {"antigravity", "this", "idlelib", "turtledemo", "turtle", "test", "tkinter", "__phello__", "__hello__"}
 
@@ -40,36 +42,47 @@ def crawl_pydoc_site(archive: Path) -> Path:
         The archive.
 
     Raises:
-        DataError: the site could not be started or read.
+        DataError: the site could not be started or read, or the archive could not be written.
     """
     if archive.exists():
         return archive
-    archive.parent.mkdir(parents=True, exist_ok=True)
     temporary = archive.with_name(archive.name + ".tmp")
     server = _start_server()
     try:
         site = _read_address(server)
-        with temporary.open("wb") as file:
-            writer = WARCWriter(file, gzip=True)
-            count = 0
-            for url, body in _crawl(site):
-                headers = StatusAndHeaders(
-                    "200 OK", [("Content-Type", "text/html; charset=utf-8")], protocol="HTTP/1.0"
-                )
-                canonical = url.replace(site, "http://pydoc.localhost/")
-                writer.write_record(
-                    writer.create_warc_record(canonical, "response", payload=BytesIO(body), http_headers=headers)
-                )
-                count += 1
-                if count % 100 == 0:
-                    logger.info("crawling the site of pydoc: %d pages", count)
+        count = _write_archive(temporary, site)
+        if count < 2 or server.poll() is not None:
+            raise DataError(
+                f"pydoc: its server at {site} gave {count} pages and then no more. Is the standard library complete? "
+                "Try `python -m pydoc -p 0` by hand."
+            )
+        temporary.replace(archive)
+    except OSError as error:
+        raise DataError(
+            f"{archive}: could not be written: {error}. Free some space, then run `llmtrain data prepare` again."
+        ) from error
     finally:
         _stop_server(server)
-    if count < 2:
-        raise DataError(f"pydoc: the site at {site} has {count} pages. Is the standard library complete?")
-    temporary.replace(archive)
+        temporary.unlink(missing_ok=True)
     logger.info("crawled %d pages of the site of pydoc into %s", count, archive)
     return archive
+
+
+def _write_archive(path: Path, site: str) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with path.open("wb") as file:
+        writer = WARCWriter(file, gzip=True)
+        for url, body in _crawl(site):
+            headers = StatusAndHeaders("200 OK", [("Content-Type", "text/html; charset=utf-8")], protocol="HTTP/1.0")
+            canonical = url.replace(site, "http://pydoc.localhost/")
+            writer.write_record(
+                writer.create_warc_record(canonical, "response", payload=BytesIO(body), http_headers=headers)
+            )
+            count += 1
+            if count % 100 == 0:
+                logger.info("crawling the site of pydoc: %d pages", count)
+    return count
 
 
 def _start_server() -> "subprocess.Popen[bytes]":
@@ -118,9 +131,9 @@ def _is_wanted(path: str) -> bool:
 
 def _fetch(url: str) -> bytes | None:
     try:
-        with urlopen(url, timeout=_PAGE_SECONDS) as response:  # loopback only: the address is our server's
+        with _OPENER.open(url, timeout=_PAGE_SECONDS) as response:
             body: bytes = response.read()
             return body
-    except (URLError, OSError) as error:
+    except (OSError, HTTPException) as error:
         logger.debug("%s: left out: %s", url, error)
         return None
