@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import mwparserfromhell
 from mwparserfromhell.nodes import Comment, ExternalLink, Heading, HTMLEntity, Tag, Template, Text, Wikilink
+from mwparserfromhell.parser import ParserError
 from mwparserfromhell.wikicode import Wikicode
 
 _DROPPED_TAGS = {
@@ -23,6 +24,14 @@ _DROPPED_TAGS = {
     "code",
     "syntaxhighlight",
 }
+_PAIRS = (
+    (re.compile(r"\{\{"), "}}"),
+    (re.compile(r"\{\|"), "|}"),
+    (re.compile(r"\["), "]"),
+    (re.compile(r"(?i)<(?!(?:w?br|hr|li|d[dt]|t[dhr])\b)[a-z]+(?:\s[^<>]*)?(?<!/)>"), "</"),
+)
+# The parser tries each one to the end of the page: 5,000 take ten seconds, twice as many four times as long.
+_MAX_UNCLOSED = 500
 _MEDIA_PREFIXES = ("file:", "image:", "category:", "media:")
 _LANGUAGE_LINK = re.compile(r"^[a-z]{2,3}(-[a-z]+)*:")
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -37,8 +46,18 @@ def render_wikitext(wikitext: str) -> str:
 
     Args:
         wikitext: as in a dump.
+
+    Raises:
+        ValueError: it cannot be parsed in reasonable time, or not at all.
     """
-    text = _render(mwparserfromhell.parse(wikitext, skip_style_tags=True))
+    for opening, closing in _PAIRS:
+        unclosed = len(opening.findall(wikitext)) - wikitext.count(closing)
+        if unclosed > _MAX_UNCLOSED:
+            raise ValueError(f"{closing} is missing {unclosed:,} times")
+    try:
+        text = _render(mwparserfromhell.parse(wikitext, skip_style_tags=True))
+    except (ParserError, RecursionError) as error:
+        raise ValueError(f"cannot be parsed: {error}") from error
     text = text.replace("'''", "").replace("''", "")
     text = "\n".join(line.strip().lstrip("*#:;").strip() for line in _EMPTY_BRACKETS.sub("", text).splitlines())
     text = _BLANK_LINES.sub("\n\n", text).strip()
