@@ -1,6 +1,5 @@
 """A document and its files: JSON lines, compressed with zstd, written whole or not at all."""
 
-import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ import zstandard
 from llmtrain.errors import DataError
 
 _LEVEL = 3
+_READ_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,12 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
                 count += 1
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DataError(
             f"{path}: could not be written: {error}. Free some space, then run `llmtrain data prepare` again: finished "
             "parts are kept."
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
     return count
 
 
@@ -57,10 +58,32 @@ def read_documents(path: Path) -> Iterator[Document]:
         DataError: the file is missing or damaged.
     """
     try:
-        with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-            for line in io.TextIOWrapper(stream, encoding="utf-8"):
-                yield Document(**json.loads(line))
-    except (OSError, ValueError, TypeError, zstandard.ZstdError) as error:
+        for line in read_zstd_lines(path):
+            yield Document(**json.loads(line))
+    except (OSError, EOFError, ValueError, TypeError, zstandard.ZstdError) as error:
         raise DataError(
             f"{path}: damaged or missing: {error}. Remove the folder around it and run `llmtrain data prepare` again."
         ) from error
+
+
+def read_zstd_lines(path: Path) -> Iterator[bytes]:
+    """Lines of a compressed file of one or more frames, without their ends.
+
+    Raises:
+        EOFError: the file is cut off; zstandard's own reader would end in silence.
+        OSError: it cannot be read.
+        zstandard.ZstdError: it is damaged.
+    """
+    decompressor, rest = zstandard.ZstdDecompressor().decompressobj(), b""
+    with path.open("rb") as file:
+        while data := file.read(_READ_BYTES):
+            while data:
+                if decompressor.eof:
+                    decompressor = zstandard.ZstdDecompressor().decompressobj()
+                *lines, rest = (rest + decompressor.decompress(data)).split(b"\n")
+                yield from lines
+                data = decompressor.unused_data
+    if not decompressor.eof:
+        raise EOFError("it is cut off")
+    if rest:
+        yield rest

@@ -1,15 +1,24 @@
 """Text that already is in records: JSONL (plain, gz, zst), parquet, or a dataset of the Hugging Face hub."""
 
+import glob
+import gzip
+import json
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from data_pipelines.document import Document
+import zstandard
+
+from data_pipelines.document import Document, read_zstd_lines
 from data_pipelines.sources.unit import Unit, expand_paths, list_files
 from llmtrain.config.corpus import DocumentsSource
 from llmtrain.errors import DataError
 
-_JSON = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz")
+_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+_PARQUET = ".parquet"
+_KNOWN = (*_LINES, ".json", ".json.gz", _PARQUET)
 _HUB = "hub:"
 
 
@@ -20,10 +29,10 @@ def list_units(name: str, source: DocumentsSource) -> list[Unit]:
         DataError: a path matches nothing, or a file is of no known kind.
     """
     hub = [path for path in source.paths if path.startswith(_HUB)]
-    files = list_files(expand_paths(name, (p for p in source.paths if p not in hub)), (*_JSON, ".parquet"))
-    unknown = [str(file) for file in files if not file.name.endswith((*_JSON, ".parquet"))]
+    files = list_files(expand_paths(name, (p for p in source.paths if p not in hub)), _KNOWN)
+    unknown = [str(file) for file in files if not file.name.endswith(_KNOWN)]
     if unknown:
-        raise DataError(f"corpus.sources.{name}.paths: {unknown[0]}: not {', '.join((*_JSON, '.parquet'))}.")
+        raise DataError(f"corpus.sources.{name}.paths: {unknown[0]}: not {', '.join(_KNOWN)}.")
     return [
         Unit("documents", "", (item,), source.licence, source.text_field, source.split)
         for item in (*map(str, files), *hub)
@@ -36,29 +45,60 @@ def read_records(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     Raises:
         DataError: a file is damaged, or its records lack the text field.
     """
+    name = unit.files[0]
+    records = _read_lines(name) if name.endswith(_LINES) else _read_datasets(name, unit.split)
+    number = -1
+    for number, record in enumerate(records):
+        if unit.text_field not in record and number == 0:
+            raise DataError(
+                f"{name}: the first record has no '{unit.text_field}'. It has {', '.join(sorted(record)) or 'none'}: "
+                "set text_field of the source to one of them."
+            )
+        text = record.get(unit.text_field)
+        if isinstance(text, str):
+            yield Document(text, f"{name}#{number}", unit.licence)
+        else:
+            dropped["not_text"] += 1
+    if number < 0:
+        raise DataError(f"{name}: holds no record. Fetch it again, or leave it out of paths.")
+
+
+def _read_lines(name: str) -> Iterator[dict[str, Any]]:
+    """Records may differ in all but the text; datasets would give all of a file the columns of its beginning."""
+    number = 0
+    try:
+        for line in _open_lines(Path(name)):
+            number += 1
+            if line.strip():
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise ValueError("it is not an object")
+                yield record
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name}: line {number:,} is not a record in JSON: {error}. Mend or leave out.") from error
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise DataError(f"{name}: damaged or cut off after line {number:,}: {error}. Mend or leave out.") from error
+
+
+def _open_lines(path: Path) -> Iterator[bytes]:
+    if path.suffix == ".zst":
+        yield from read_zstd_lines(path)
+        return
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        yield from file
+
+
+def _read_datasets(name: str, split: str) -> Iterator[dict[str, Any]]:
     import datasets  # takes a second, and may load torch
 
-    name = unit.files[0]
     try:
         if name.startswith(_HUB):
-            records = datasets.load_dataset(name.removeprefix(_HUB), split=unit.split, streaming=True)
+            yield from datasets.load_dataset(name.removeprefix(_HUB), split=split, streaming=True)
         else:
-            builder = "parquet" if Path(name).suffix == ".parquet" else "json"
-            records = datasets.load_dataset(builder, data_files=[name], split="train", streaming=True)
-        for number, record in enumerate(records):
-            if unit.text_field not in record:
-                raise DataError(
-                    f"{name}: record {number} has no '{unit.text_field}'. It has {', '.join(sorted(record))}: set "
-                    "text_field of the source to one of them."
-                )
-            text = record[unit.text_field]
-            if not isinstance(text, str):
-                dropped["not_text"] += 1
-                continue
-            yield Document(text, f"{name}#{number}", unit.licence)
-    except DataError:
-        raise
+            builder = "parquet" if name.endswith(_PARQUET) else "json"
+            files = [glob.escape(name)]
+            yield from datasets.load_dataset(builder, data_files=files, split="train", streaming=True)
     except Exception as error:  # datasets raises its own and those of every format it reads
         raise DataError(
-            f"{name}: cannot be read by datasets: {type(error).__name__}: {error}. Mend or leave out."
+            f"{name}: cannot be read by datasets: {type(error).__name__}: {str(error).rstrip('.')}. Mend or leave out."
         ) from error
