@@ -36,7 +36,8 @@ class PipelinedNetwork:
         self._stage_owners = list(range(layout.pipeline_parallel_size))
         if is_two_way:
             self._stage_owners += self._stage_owners[::-1]
-        self._min_micro_batches = len(self._stage_owners) if is_two_way else 1
+        # DeepSpeed's DualPipeV places buffers by the number of micro-batches it was built for.
+        self._fixed_micro_batches = plan.gradient_accumulation_steps if is_two_way else None
         module = (TwoWayStageModule if is_two_way else StageModule)(config, plan, layout)
         module.to(device)
         if config.training.compile:
@@ -72,11 +73,12 @@ class PipelinedNetwork:
     def forward(self, batches: Sequence[Batch], observe: Observe) -> None:
         """Only the losses."""
         self.module.eval()
-        missing = max(0, self._min_micro_batches - len(batches))
-        moved = [batch.to(self._device) for batch in [*batches, *[_without_targets(batches[0])] * missing]]
-        self.module.feed(moved, 1.0, observe)
-        self.deepspeed.total_loss, self.deepspeed._compute_loss = None, True
-        self.deepspeed._exec_schedule(self.deepspeed._inference_schedule(len(moved)))
+        count = self._fixed_micro_batches or len(batches)
+        padded = [*batches, *[_without_targets(batches[0])] * (-len(batches) % count)]
+        for first in range(0, len(padded), count):
+            self.module.feed([batch.to(self._device) for batch in padded[first : first + count]], 1.0, observe)
+            self.deepspeed.total_loss, self.deepspeed._compute_loss = None, True
+            self.deepspeed._exec_schedule(self.deepspeed._inference_schedule(count))
 
     def update(self) -> None:
         """One optimizer step with the accumulated gradients."""

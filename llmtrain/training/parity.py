@@ -227,8 +227,9 @@ def _train_reference(config: Config, plan: Plan, device: torch.device) -> tuple[
         curve.losses.append(float(output.loss_per_sequence_B.sum() / tokens))
         curve.grad_norms.append(float(norm))
     with torch.no_grad():
-        output = _forward(model, make_global_batch(plan.train_steps, config).to(device))
-    validation = float(output.loss_per_sequence_B.sum() / output.token_count_per_sequence_B.sum())
+        outputs = [_forward(model, make_global_batch(step, config).to(device)) for step in _validation_steps(plan)]
+    tokens = sum(float(output.token_count_per_sequence_B.sum()) for output in outputs)
+    validation = sum(float(output.loss_per_sequence_B.sum()) for output in outputs) / tokens
     return curve, {name: weight.detach().cpu() for name, weight in model.named_parameters()}, validation
 
 
@@ -250,7 +251,13 @@ def _train(engine: Engine, config: Config, plan: Plan) -> tuple[Curve, float]:
         result = engine.train_step(list(_own_batches(step, config, plan, rank)), rate, stop_requested=False)
         curve.losses.append(result.losses.mean)
         curve.grad_norms.append(result.grad_norm)
-    return curve, engine.evaluate(list(_own_batches(plan.train_steps, config, plan, rank))).mean
+    batches = [batch for step in _validation_steps(plan) for batch in _own_batches(step, config, plan, rank)]
+    return curve, engine.evaluate(batches).mean
+
+
+def _validation_steps(plan: Plan) -> range:
+    """Batches behind the last one of training; several, as a pipeline trains with another number of micro-batches."""
+    return range(plan.train_steps, plan.train_steps + 3)
 
 
 def _own_batches(step: int, config: Config, plan: Plan, data_parallel_rank: int) -> Iterator[Batch]:
