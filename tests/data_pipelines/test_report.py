@@ -1,0 +1,53 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_pipelines.report import write_report
+
+RESULT: dict[str, Any] = {
+    "licences": ["MIT", "PSF-2.0"],
+    "units": 3,
+    "input_bytes": 2_500_000,
+    "documents": 1200,
+    "characters": 30_000,
+    "train_tokens": 9000,
+    "validation_tokens": 1000,
+    "seconds": 1.25,
+    "dropped": {"too_short": 2, "binary": 7},
+    "samples": {"too_short": ["a.py: 'x = 1\\n'"]},
+}
+
+
+def test_the_page_shows_a_row_for_each_source_and_why_documents_were_dropped(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    path = write_report(folder, {"code": RESULT, "web": RESULT | {"dropped": {}, "samples": {}}})
+    assert path == folder / "report.md"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "# Data of small"
+    assert lines[4] == "| code | MIT, PSF-2.0 | 3 | 2.5 | 1,200 | 30,000 | 9,000 | 1,000 | 3.00 | 1.2 |"
+    assert lines[5].startswith("| web |")
+    assert lines[6:] == [
+        "",
+        "## code: dropped",
+        "",
+        "* binary: 7",
+        "* too_short: 2",
+        "  * `a.py: 'x = 1\\n'`",
+        "",
+        "## web: dropped",
+        "",
+        "Nothing.",
+    ]
+
+
+def test_the_json_holds_everything_told(tmp_path: Path) -> None:
+    write_report(tmp_path, {"code": RESULT})
+    assert json.loads((tmp_path / "report.json").read_text()) == {"code": RESULT | {"characters_per_token": 3.0}}
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        write_report(tmp_path / "missing", {"code": RESULT})
