@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +20,7 @@ from llmtrain.config.corpus import CleanConfig
 from llmtrain.shards.manifest import write_atomically
 
 # Raised when the text that a reader or the cleaning makes of the same input changes.
-EXTRACT_VERSION = 1
+EXTRACT_VERSION = 2
 MAX_SAMPLES = 3
 _SAMPLE_CHARACTERS = 120
 
@@ -97,9 +100,23 @@ def extract_unit(unit: Unit, clean: CleanConfig, part: Path) -> Account:
     return account
 
 
+def end_with_parent() -> None:
+    """Begin a worker that ends when its parent is killed: the parts it went on to write are those of the next run."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _keep(unit: Unit, clean: CleanConfig, account: Account) -> Iterator[Document]:
     for document in READERS[unit.kind](unit, account.dropped):
-        mended = Document(mend(document.text), document.origin, document.licence)
+        # File names are any bytes; those that are no UTF-8 could not be written.
+        origin = document.origin.encode("utf-8", "backslashreplace").decode()
+        mended = Document(mend(document.text), origin, document.licence)
         reason = find_fault(mended.text, clean)
         if reason is not None:
             account.drop(reason, mended)

@@ -1,0 +1,153 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.document import read_documents
+from data_pipelines.extract import MAX_SAMPLES, Account, extract_unit, fingerprint, fingerprint_unit
+from data_pipelines.sources.unit import Unit
+from llmtrain.config.corpus import CleanConfig
+from llmtrain.errors import DataError
+
+CLEAN = CleanConfig(min_characters=10)
+
+
+def write_unit(folder: Path, **files: bytes) -> Unit:
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / f"{name}.py").write_bytes(content)
+    return Unit("code", str(folder), tuple(str(folder / f"{name}.py") for name in files), "MIT")
+
+
+def test_documents_are_mended_judged_and_accounted_for(tmp_path: Path) -> None:
+    short = {f"short{number}": b"x = %d\n" % number for number in range(5)}
+    unit = write_unit(tmp_path / "src", good=b"print('a long line')  \r\n", nul=b"\0", **short)
+    part = tmp_path / "part.jsonl.zst"
+    account = extract_unit(unit, CLEAN, part)
+    (document,) = read_documents(part)
+    assert (document.text, document.origin, document.licence) == ("print('a long line')\n", "src/good.py", "MIT")
+    assert (account.documents, account.characters) == (1, len(document.text))
+    assert account.dropped == {"too_short": 5, "binary": 1}
+    assert account.samples == {
+        "too_short": [f"src/short{number}.py: 'x = {number}\\n'" for number in range(MAX_SAMPLES)]
+    }
+    assert account.seconds > 0
+
+
+def test_a_finished_part_is_not_made_again(tmp_path: Path) -> None:
+    unit = write_unit(tmp_path / "src", a=b"print('a long line')\n")
+    part = tmp_path / "part.jsonl.zst"
+    first = extract_unit(unit, CLEAN, part)
+    before = part.stat()
+    Path(unit.files[0]).unlink()
+    assert extract_unit(unit, CLEAN, part) == first
+    assert part.stat() == before
+
+
+@pytest.mark.parametrize("missing", ["part.jsonl.zst", "part.jsonl.json"])
+def test_a_part_without_its_account_or_an_account_without_its_part_is_made_again(tmp_path: Path, missing: str) -> None:
+    unit = write_unit(tmp_path / "src", a=b"print('a long line')\n")
+    part = tmp_path / "part.jsonl.zst"
+    first = extract_unit(unit, CLEAN, part)
+    (tmp_path / missing).unlink()
+    again = extract_unit(unit, CLEAN, part)
+    assert (again.documents, again.characters, again.dropped) == (first.documents, first.characters, first.dropped)
+    assert (tmp_path / missing).exists()
+
+
+def test_a_file_name_that_is_no_utf_8_is_written_readably(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.py")
+    (tmp_path / name).write_bytes(b"print('a long line')\n")
+    (tmp_path / os.fsdecode(b"\xff.py")).write_bytes(b"short\n")
+    files = (str(tmp_path / name), str(tmp_path / os.fsdecode(b"\xff.py")))
+    part = tmp_path / "part.jsonl.zst"
+    account = extract_unit(Unit("code", str(tmp_path), files, "MIT"), CLEAN, part)
+    assert [document.origin for document in read_documents(part)] == [f"{tmp_path.name}/caf\\udce9.py"]
+    assert account.samples == {"too_short": [f"{tmp_path.name}/\\udcff.py: 'short\\n'"]}
+
+
+def test_a_damaged_input_leaves_no_part(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a long enough text"}\nbroken\n')
+    unit = Unit("documents", "", (str(tmp_path / "a.jsonl"),), "MIT", "text", "train")
+    with pytest.raises(DataError, match=r"a\.jsonl: line 2 is not a record in JSON"):
+        extract_unit(unit, CLEAN, tmp_path / "work" / "part.jsonl.zst")
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_part_and_the_next_try_succeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = write_unit(tmp_path / "src", a=b"print('a long line')\n")
+    part = tmp_path / "work" / "part.jsonl.zst"
+
+    def fill_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fill_disk)
+        with pytest.raises(DataError, match=r"part\.jsonl\.zst: could not be written: .*No space left"):
+            extract_unit(unit, CLEAN, part)
+    assert list(part.parent.iterdir()) == []
+    assert extract_unit(unit, CLEAN, part).documents == 1
+
+
+def test_the_fingerprint_follows_the_input_and_the_rules(tmp_path: Path) -> None:
+    unit = write_unit(tmp_path / "src", a=b"print('a long line')\n")
+    before = fingerprint_unit(unit, CLEAN)
+    assert fingerprint_unit(unit, CLEAN) == before
+    assert fingerprint_unit(unit, CleanConfig(min_characters=11)) != before
+    assert fingerprint_unit(Unit("code", unit.root, unit.files, "GPL-3.0"), CLEAN) != before
+    Path(unit.files[0]).write_bytes(b"print('another line')\n")
+    assert fingerprint_unit(unit, CLEAN) != before
+
+
+def test_equal_values_have_equal_fingerprints_and_others_others() -> None:
+    assert fingerprint("a", {"x": 1, "y": [2]}) == fingerprint("a", {"y": [2], "x": 1})
+    assert len({fingerprint("a", "b"), fingerprint("ab"), fingerprint(["a", "b"]), fingerprint("b", "a")}) == 4
+
+
+def test_accounts_add_up_and_survive_json() -> None:
+    one = Account(1, 10, Counter(binary=2), {"binary": ["a", "b"]}, 0.5)
+    one.add(Account(2, 20, Counter(binary=1, too_short=1), {"binary": ["c", "d"], "too_short": ["e"]}, 1.0))
+    assert one == Account(3, 30, Counter(binary=3, too_short=1), {"binary": ["a", "b", "c"], "too_short": ["e"]}, 1.5)
+    assert Account.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+PARENT = """
+import concurrent.futures, multiprocessing, os, time
+from data_pipelines.extract import end_with_parent
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context, end_with_parent) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600).result()
+"""
+
+
+def test_a_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, env=environment
+    ) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        os.kill(worker, 0)  # it lives
+        parent.send_signal(signal.SIGKILL)
+        # The worker holds the other end of this pipe: it closes when the worker is gone.
+        assert parent.stdout.read() == b""
+    with pytest.raises(ProcessLookupError):
+        wait_until_gone(worker)
+
+
+def wait_until_gone(process: int) -> None:
+    """Ask for a process until it is reaped; pytest's time limit ends this when it never is."""
+    while True:
+        if Path(f"/proc/{process}/stat").exists() and " Z " in Path(f"/proc/{process}/stat").read_text():
+            raise ProcessLookupError
+        os.kill(process, 0)
