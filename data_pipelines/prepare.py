@@ -15,6 +15,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from rich.console import Console
 
 from data_pipelines.deduplicate import SeenTexts
 from data_pipelines.document import read_documents, write_documents
-from data_pipelines.extract import Account, extract_unit, fingerprint, fingerprint_unit
+from data_pipelines.extract import Account, end_with_parent, extract_unit, fingerprint, fingerprint_unit
 from data_pipelines.progress import show_stage
 from data_pipelines.report import write_report
 from data_pipelines.sources import code, documents, web, wikipedia
@@ -31,8 +33,10 @@ from data_pipelines.stages import Stages
 from data_pipelines.train_tokenizer import train_tokenizer
 from data_pipelines.write_shards import write_shards
 from llmtrain.config.corpus import CodeSource, CorpusConfig, SourceConfig, WebSource, WikipediaSource
+from llmtrain.config.data import DataConfig
 from llmtrain.config.root import Config
-from llmtrain.errors import ConfigError, DataError
+from llmtrain.errors import ConfigError, DataError, MemoryExhaustedError
+from llmtrain.shards.reader import ShardedTokens
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 
 
@@ -51,11 +55,19 @@ def prepare(config: Config, console: Console | None = None) -> None:
         raise ConfigError(
             "corpus: the section is missing, so there is nothing to prepare. Add one, see docs/prepare-data.md."
         )
-    preparation = _Preparation(config.corpus, config.data.folder, console or Console(stderr=True, highlight=False))
-    preparation.make_documents()
-    preparation.make_tokenizer()
-    preparation.make_shards()
-    preparation.make_report()
+    folder = config.data.folder
+    try:
+        console = console or Console(stderr=True, highlight=False)
+        preparation = _Preparation(config.corpus, config.data, console)
+        preparation.make_documents()
+        preparation.make_tokenizer()
+        preparation.make_shards()
+        preparation.make_report()
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be read or written: {error}. Mend that, then run `llmtrain data prepare` again: "
+            "finished stages are kept."
+        ) from error
 
 
 def list_units(name: str, source: SourceConfig, downloads: Path) -> list[Unit]:
@@ -74,9 +86,10 @@ def list_units(name: str, source: SourceConfig, downloads: Path) -> list[Unit]:
 class _Preparation:
     """One data folder being prepared."""
 
-    def __init__(self, corpus: CorpusConfig, folder: Path, console: Console) -> None:
-        self._corpus, self._folder, self._console = corpus, folder, console
-        self._stages = Stages(folder)
+    def __init__(self, corpus: CorpusConfig, data: DataConfig, console: Console) -> None:
+        self._corpus, self._folder, self._console = corpus, data.folder, console
+        self._checks_bytes = data.verify == "full"
+        self._stages = Stages(data.folder)
         self._workers = corpus.workers or len(os.sched_getaffinity(0))
         self._documents_print: dict[str, str] = {}
         self._tokenizer_print = ""
@@ -84,7 +97,8 @@ class _Preparation:
     def make_documents(self) -> None:
         """Extract and deduplicate every source."""
         units = {
-            name: list_units(name, source, self._folder / "downloads") for name, source in self._corpus.sources.items()
+            name: list(dict.fromkeys(list_units(name, source, self._folder / "downloads")))
+            for name, source in self._corpus.sources.items()
         }
         before = ""
         for name, source_units in units.items():
@@ -103,11 +117,13 @@ class _Preparation:
         """Train the tokenizer on the documents of all sources."""
         config = self._corpus.tokenizer
         self._tokenizer_print = fingerprint("tokenizer", config.model_dump(), self._documents_print)
-        if self._is_current("tokenizer", self._tokenizer_print, self._folder / "tokenizer" / "manifest.json"):
+        folder = self._folder / "tokenizer"
+        if self._is_current("tokenizer", self._tokenizer_print, lambda: Tokenizer.load(folder)):
             return
+        self._stages.start("tokenizer")
         texts = {name: self._reader(name) for name in self._corpus.sources}
         with show_stage(self._console, "train tokenizer", config.vocab_size, "pieces") as advance:
-            tokenizer = train_tokenizer(texts, config, self._folder / "tokenizer")
+            tokenizer = train_tokenizer(texts, config, folder)
             advance(tokenizer.vocab_size)
         self._stages.finish("tokenizer", self._tokenizer_print, {"sha256": tokenizer.sha256})
 
@@ -118,7 +134,7 @@ class _Preparation:
             folder, stage = self._folder / "shards" / name, f"shards/{name}"
             settings = (self._corpus.validation_fraction, self._corpus.shard_tokens)
             own_print = fingerprint(stage, tokenizer.sha256, self._documents_print[name], settings)
-            if not self._is_current(stage, own_print, folder / "validation" / "manifest.json"):
+            if not self._is_current(stage, own_print, partial(self._check_shards, folder)):
                 self._write_source(name, folder, tokenizer, own_print)
         for stale in set(_subfolders(self._folder / "shards")) - set(self._corpus.sources):
             self._console.print(f"shards of {stale}: not in corpus.sources any more; left as they are", markup=False)
@@ -143,13 +159,18 @@ class _Preparation:
         context = get_context("spawn")  # forked workers would share locks with this process
         with (
             show_stage(self._console, "extract and clean", len(jobs), "units") as advance,
-            ProcessPoolExecutor(min(self._workers, len(jobs)), mp_context=context) as pool,
+            ProcessPoolExecutor(min(self._workers, len(jobs)), context, end_with_parent) as pool,
         ):
             futures = [pool.submit(extract_unit, unit, self._corpus.clean, part) for unit, part in jobs]
             try:
                 for future in as_completed(futures):
                     future.result()
                     advance(1)
+            except BrokenProcessPool as error:
+                raise MemoryExhaustedError(
+                    f"corpus.workers = {self._workers}: the system ended a worker, most likely because memory ran out. "
+                    "Set fewer, then run `llmtrain data prepare` again: finished parts are kept."
+                ) from error
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -162,12 +183,14 @@ class _Preparation:
         with show_stage(self._console, f"deduplicate {name}", extracted.documents, "documents") as advance:
             everything = (document for part in parts for document in read_documents(part))
             unique = seen.filter(everything, kept)
+            self._stages.start(f"documents/{name}")
             write_documents(self._document_path(name), unique)
             advance(extracted.documents)
         if not kept.documents:
             dropped = dict(extracted.dropped + kept.dropped)
             raise DataError(
-                f"corpus.sources.{name}: not one document is left; dropped: {dropped}. Look at corpus.clean and at the paths."
+                f"corpus.sources.{name}: not one document is left; dropped: {dropped}. Look at corpus.clean and at "
+                "the paths."
             )
         kept.dropped += extracted.dropped
         kept.samples |= extracted.samples
@@ -178,6 +201,7 @@ class _Preparation:
 
     def _write_source(self, name: str, folder: Path, tokenizer: Tokenizer, own_print: str) -> None:
         told = self._stages.result(f"documents/{name}")
+        self._stages.start(f"shards/{name}")
         provenance = {
             "paths": self._corpus.sources[name].paths,
             "licences": told["licences"],
@@ -201,11 +225,22 @@ class _Preparation:
         tokens = {f"{split}_tokens": manifest.token_count for split, manifest in manifests.items()}
         self._stages.finish(f"shards/{name}", own_print, tokens)
 
-    def _is_current(self, stage: str, own_print: str, output: Path) -> bool:
-        is_current = self._stages.is_finished(stage, own_print) and output.exists()
-        if is_current:
-            self._console.print(f"{stage:<22} up to date", markup=False)
-        return is_current
+    def _is_current(self, stage: str, own_print: str, check_output: Callable[[], object]) -> bool:
+        if not self._stages.is_finished(stage, own_print):
+            return False
+        try:
+            check_output()
+        except DataError as error:
+            self._console.print(f"{stage:<22} done again: {error}", markup=False)
+            return False
+        self._console.print(f"{stage:<22} up to date", markup=False)
+        return True
+
+    def _check_shards(self, folder: Path) -> None:
+        for split in ("train", "validation"):
+            shards = ShardedTokens(folder / split)
+            if self._checks_bytes:
+                shards.verify()
 
     def _has_documents(self, name: str) -> bool:
         is_finished = self._stages.is_finished(f"documents/{name}", self._documents_print[name])

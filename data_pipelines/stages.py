@@ -1,7 +1,8 @@
 """Which stages of a data folder are finished, and with what: `stages.json`.
 
 A stage is named, has a fingerprint of everything its result depends on, and keeps what it wants to tell. It is finished
-when its fingerprint stands in the file; it is written there last, so a killed run leaves it unfinished.
+when its fingerprint stands in the file: taken out before its output changes, written when all of it is there. So a
+killed run leaves it unfinished.
 """
 
 import json
@@ -22,7 +23,9 @@ class Stages:
             self._finished: dict[str, dict[str, Any]] = (
                 json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}
             )
-        except (OSError, ValueError) as error:
+            if not all("fingerprint" in stage and "result" in stage for stage in self._finished.values()):
+                raise ValueError("a stage lacks its fingerprint or its result")
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DataError(f"{self._path}: damaged: {error}. Remove it: stages are done again.") from error
 
     def is_finished(self, name: str, fingerprint: str) -> bool:
@@ -33,8 +36,16 @@ class Stages:
         """What a finished stage told."""
         return self._finished[name]["result"]
 
+    def start(self, name: str) -> None:
+        """Note that the output of a stage is about to change."""
+        if self._finished.pop(name, None) is not None:
+            self._write()
+
     def finish(self, name: str, fingerprint: str, result: Any) -> None:
         """Note a stage as finished."""
         self._finished[name] = {"fingerprint": fingerprint, "result": result}
+        self._write()
+
+    def _write(self) -> None:
         content = json.dumps(self._finished, indent=1, ensure_ascii=False) + "\n"
         write_atomically(self._path, content.encode())

@@ -76,11 +76,14 @@ def train_tokenizer(texts_by_source: Mapping[str, Texts], config: TokenizerConfi
     staging = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    (staging / MODEL_NAME).write_bytes(model)
-    save_fast(tokenizer, staging)
-    write_atomically(staging / MANIFEST_NAME, (json.dumps(manifest, indent=1) + "\n").encode())
-    shutil.rmtree(folder, ignore_errors=True)
-    staging.rename(folder)
+    try:
+        (staging / MODEL_NAME).write_bytes(model)
+        save_fast(tokenizer, staging)
+        write_atomically(staging / MANIFEST_NAME, (json.dumps(manifest, indent=1) + "\n").encode())
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return tokenizer
 
 

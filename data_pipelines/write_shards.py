@@ -9,6 +9,7 @@ every corpus.
 import hashlib
 import itertools
 import re
+import shutil
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -109,6 +110,8 @@ def write_shards(
             progress(len(batch), sum(map(len, batch)))
         return {split: writer.close() for split, writer in writers.items()}
     except OSError as error:
+        for split in _SPLITS:
+            shutil.rmtree(folder / split, ignore_errors=True)
         raise DataError(
             f"{folder}: could not be written: {error}. Free some space, then run `llmtrain data prepare` again: "
             "it continues with this source."

@@ -9,8 +9,8 @@ from data_pipelines.sources import pydoc_site
 from data_pipelines.sources.unit import expand_path
 
 GENSIM_DUMP = "package:gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
-NUM_CRAWLED = 12
-NUM_PAGES = 30
+NUM_CRAWLED = 25
+NUM_PAGES = 80
 
 
 @pytest.fixture(scope="session")

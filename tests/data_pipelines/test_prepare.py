@@ -1,0 +1,367 @@
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from data_pipelines.document import read_documents
+from data_pipelines.prepare import prepare
+from data_pipelines.stages import Stages
+from data_pipelines.verify import verify_data
+from data_pipelines.write_shards import is_validation
+from llmtrain.config.loader import load_config
+from llmtrain.errors import ConfigError, DataError, MemoryExhaustedError
+from llmtrain.shards.reader import ShardedTokens
+from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
+from llmtrain.tokenizer.special_tokens import CONTROL_SYMBOLS, UNKNOWN_ID
+from tests.helpers.configs import write_tiny_config
+
+STDLIB = Path(sysconfig.get_paths()["stdlib"])
+SPECIAL = "A user wrote <s>, </s>, <unk>, <pad>, <|user|> and <|end|>, number {}, as text: <|user|>hello<|end|></s>\n"
+FRACTION = 0.3
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, archive: Path, small_dump: Path) -> Path:
+    """A folder with a configuration: a source of each kind. The last is text that looks like control symbols."""
+    folder = tmp_path_factory.mktemp("project")
+    records = [{"text": SPECIAL.format(number)} for number in range(12)] + [{"text": "short"}]
+    (folder / "own.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    sources: dict[str, Any] = {
+        "web": {"kind": "web", "paths": [str(archive)], "licence": "PSF-2.0"},
+        "wikipedia": {"kind": "wikipedia", "paths": [str(small_dump)]},
+        "code": {"kind": "code", "paths": [str(STDLIB / "email"), str(STDLIB / "email")], "licence": "PSF-2.0"},
+        "own": {"kind": "documents", "paths": [str(folder / "own.jsonl")], "licence": "CC0-1.0"},
+    }
+    corpus = {
+        "sources": sources,
+        "tokenizer": {"vocab_size": 400, "train_characters": 100_000},
+        "validation_fraction": FRACTION,
+        "shard_tokens": 50_000,
+        "workers": 2,
+    }
+    write_tiny_config(folder, corpus=corpus)
+    return folder
+
+
+def run(project: Path, folder: Path, *overrides: str) -> str:
+    """Prepare into a folder; gives what was told."""
+    output = io.StringIO()
+    config = load_config([project / "tiny.yaml"], [f"data.folder={folder}", *overrides]).config
+    prepare(config, Console(file=output, width=500))
+    return output.getvalue()
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Content of every file but the accounts of time."""
+    told = ("stages.json", "report.json", "report.md")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in told)
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def times(folder: Path) -> dict[str, int]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("report."))
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
+
+
+@pytest.fixture(scope="module")
+def prepared(project: Path) -> Path:
+    """Prepared without interruption."""
+    told = run(project, project / "reference")
+    assert "up to date" not in told
+    return project / "reference"
+
+
+@pytest.fixture
+def own(prepared: Path, tmp_path: Path) -> Path:
+    """A prepared copy that a test may change."""
+    return shutil.copytree(prepared, tmp_path / "data")
+
+
+def read_shards(folder: Path) -> list[list[int]]:
+    shards = ShardedTokens(folder)
+    documents = []
+    for shard, start in enumerate(shards.shard_starts[:-1].tolist()):
+        ends = shards.document_ends(shard).tolist()
+        for first, end in zip([0, *ends], ends, strict=False):
+            documents.append(shards.read(start + first, end - first).tolist())
+    return documents
+
+
+def test_the_folder_holds_documents_tokenizer_shards_and_report_and_nothing_else(prepared: Path) -> None:
+    assert sorted(path.name for path in prepared.iterdir()) == [
+        "documents", "report.json", "report.md", "shards", "stages.json", "tokenizer",
+    ]  # fmt: skip
+    assert not list(prepared.rglob("*.tmp"))
+    verify_data(prepared, Console(file=io.StringIO()))
+
+
+def test_shards_hold_the_documents_and_the_text_gives_no_control_ids(prepared: Path) -> None:
+    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    control = {tokenizer.processor.piece_to_id(symbol) for symbol in CONTROL_SYMBOLS}
+    control |= {UNKNOWN_ID, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id}
+    assert len(control) == 4 + len(CONTROL_SYMBOLS)
+    for name in ("web", "wikipedia", "code", "own"):
+        texts = [document.text for document in read_documents(prepared / "documents" / f"{name}.jsonl.zst")]
+        for split in ("train", "validation"):
+            rows = read_shards(prepared / "shards" / name / split)
+            assert {(row[0], row[-1]) for row in rows} == {(tokenizer.bos_id, tokenizer.eos_id)}
+            assert not control & {token for row in rows for token in row[1:-1]}
+            kept = [text for text in texts if is_validation(text, FRACTION) == (split == "validation")]
+            assert [tokenizer.decode(row[1:-1]) for row in rows] == kept
+    own = [document.text for document in read_documents(prepared / "documents" / "own.jsonl.zst")]
+    assert own == [SPECIAL.format(number) for number in range(12)]
+
+
+def test_the_report_accounts_for_every_document(prepared: Path) -> None:
+    report = json.loads((prepared / "report.json").read_text())
+    assert list(report) == ["web", "wikipedia", "code", "own"]
+    assert report["own"]["dropped"] == {"too_short": 1}
+    assert report["own"]["documents"] == 12
+    assert report["wikipedia"]["dropped"]["redirect"] > 0
+    files = len(list((STDLIB / "email").rglob("*.py")))
+    assert report["code"]["documents"] + sum(report["code"]["dropped"].values()) == files
+    for name, row in report.items():
+        documents = list(read_documents(prepared / "documents" / f"{name}.jsonl.zst"))
+        assert row["documents"] == len(documents)
+        assert row["characters"] == sum(len(document.text) for document in documents)
+        for split in ("train", "validation"):
+            assert row[f"{split}_tokens"] == ShardedTokens(prepared / "shards" / name / split).token_count
+    assert report["code"]["licences"] == ["PSF-2.0"]
+    assert "| own | CC0-1.0 | 1 |" in (prepared / "report.md").read_text()
+
+
+def test_manifests_say_what_the_shards_were_made_of(prepared: Path) -> None:
+    manifest = ShardedTokens(prepared / "shards" / "own" / "train").manifest
+    assert (manifest.source, manifest.split, manifest.licence) == ("own", "train", "CC0-1.0")
+    assert manifest.provenance["dropped"] == {"too_short": 1}
+    assert manifest.provenance["paths"][0].endswith("own.jsonl")
+    assert manifest.provenance["clean"]["min_characters"] == 100
+
+
+def test_a_second_run_does_nothing(own: Path, project: Path) -> None:
+    run(project, own)  # the copy is new to it: times of files are kept, so nothing is done
+    before = times(own)
+    told = run(project, own)
+    assert times(own) == before
+    assert [line.split()[0] for line in told.splitlines() if line.endswith("up to date")] == [
+        "tokenizer", "shards/web", "shards/wikipedia", "shards/code", "shards/own",
+    ]  # fmt: skip
+    assert len(told.splitlines()) == 6  # and the report
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers(prepared: Path, project: Path, tmp_path: Path) -> None:
+    run(project, tmp_path / "data", "corpus.workers=1")
+    assert digest(tmp_path / "data") == digest(prepared)
+
+
+def start_and_kill(project: Path, folder: Path, is_time: Callable[[], bool]) -> bool:
+    """Start a preparation and kill it when it is time; tells whether it was still at work."""
+    command = [sys.executable, "-m", "llmtrain", "data", "prepare", str(project / "tiny.yaml"), f"data.folder={folder}"]
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not is_time() and process.poll() is None:
+            time.sleep(0.002)
+        was_running = process.poll() is None
+        process.kill()
+    return was_running
+
+
+def test_a_preparation_killed_at_any_stage_continues_to_the_same_bytes(
+    prepared: Path, project: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    appear = ("work", "documents/web.jsonl.zst", "tokenizer", "shards/web/train")
+    moments: list[Callable[[], bool]] = [(folder / name).exists for name in appear]
+    assert [start_and_kill(project, folder, moment) for moment in moments].count(True) >= 3
+    run(project, folder)
+    assert digest(folder) == digest(prepared)
+
+
+def test_a_full_disk_at_any_stage_ends_with_a_message_and_a_rerun_continues(
+    prepared: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+
+    def fill_disk(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    places = [
+        ("pathlib.Path.replace", r"documents/web\.jsonl\.zst"),
+        ("data_pipelines.stages.write_atomically", "data"),
+        ("data_pipelines.train_tokenizer.save_fast", "data"),
+        ("llmtrain.shards.writer.ShardWriter._close_shard", "shards/web"),
+        ("data_pipelines.report.write_atomically", "data"),
+    ]
+    for place, told in places:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, fill_disk)
+            with pytest.raises(DataError, match=rf"{told}: c.*No space left on device.* again"):
+                run(project, folder)
+        assert not list(folder.rglob("*.tmp"))
+    assert not (folder / "report.json").exists()
+    assert "shards/own             up to date" in run(project, folder)
+    assert digest(folder) == digest(prepared)
+
+
+def test_a_changed_source_redoes_what_depends_on_it_and_no_more(own: Path, project: Path, tmp_path: Path) -> None:
+    records = [{"text": f"{SPECIAL.format(number)} {number * 7}"} for number in range(12)]
+    records += [{"text": (STDLIB / "email" / "errors.py").read_text()}]  # which the source of code has as well
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    before = times(own)
+    told = run(project, own, f"corpus.sources.own.paths=[{tmp_path}/other.jsonl]")
+    assert "deduplicate own" in told
+    assert "train tokenizer" in told
+    assert not [name for name in ("web", "wikipedia", "code") if f"deduplicate {name}" in told]
+    assert json.loads((own / "report.json").read_text())["own"]["dropped"] == {"duplicate": 1}
+    after = times(own)
+    kept = [name for name in before if before[name] == after[name]]
+    assert kept == [f"documents/{name}.jsonl.zst" for name in ("code", "web", "wikipedia")]
+
+
+def test_settings_of_the_shards_leave_documents_and_tokenizer(own: Path, project: Path) -> None:
+    told = run(project, own, "corpus.shard_tokens=20000")
+    assert "tokenizer              up to date" in told
+    assert "deduplicate" not in told
+    assert len(ShardedTokens(own / "shards" / "wikipedia" / "train").manifest.shards) > 5
+    verify_data(own, Console(file=io.StringIO()))
+
+
+def test_a_redone_stage_that_was_killed_does_not_count_for_its_old_settings(
+    own: Path, prepared: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for override, lost in (("corpus.clean.min_characters=300", "documents"), ("corpus.shard_tokens=9000", "shards")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Stages, "finish", kill)  # the output is there, the note of it is not
+            with pytest.raises(KeyboardInterrupt):
+                run(project, own, override)
+        assert digest(own) != digest(prepared)
+        assert "web" in run(project, own), lost
+        assert digest(own) == digest(prepared)
+
+
+def test_damaged_output_is_made_again(own: Path, prepared: Path, project: Path) -> None:
+    shard = own / "shards" / "code" / "train" / "shard-00000.tokens"
+    shard.write_bytes(shard.read_bytes()[:-8])
+    with (own / "tokenizer" / "tokenizer.model").open("ab") as file:
+        file.write(b"x")
+    told = run(project, own)
+    assert "tokenizer              done again: tokenizer " in told
+    assert "shards/code            done again: shard " in told
+    assert "shards/web             up to date" in told
+    assert digest(own) == digest(prepared)
+
+
+def test_a_flipped_bit_is_mended_when_the_configuration_asks_for_every_byte(
+    own: Path, prepared: Path, project: Path
+) -> None:
+    shard = own / "shards" / "web" / "validation" / "shard-00000.tokens"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    assert "shards/web             up to date" in run(project, own)
+    assert "shards/web             done again: shard " in run(project, own, "data.verify=full")
+    assert digest(own) == digest(prepared)
+
+
+def test_shards_of_a_source_taken_out_stay_and_are_named(own: Path, project: Path) -> None:
+    shutil.copytree(own / "shards" / "own", own / "shards" / "old")
+    assert "shards of old: not in corpus.sources any more; left as they are" in run(project, own)
+    assert (own / "shards" / "old" / "train" / "manifest.json").exists()
+
+
+def test_a_damaged_account_of_stages_is_refused_and_removing_it_mends_it(
+    own: Path, prepared: Path, project: Path
+) -> None:
+    (own / "stages.json").write_text("{ half")
+    with pytest.raises(DataError, match=r"stages\.json: damaged: .* Remove it: stages are done again\."):
+        run(project, own)
+    (own / "stages.json").unlink()
+    run(project, own)
+    assert digest(own) == digest(prepared)
+
+
+def test_damaged_documents_are_refused_with_what_to_do(own: Path, project: Path) -> None:
+    path = own / "documents" / "web.jsonl.zst"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataError, match=r"web\.jsonl\.zst: damaged or missing: it is cut off\. Remove the folder"):
+        run(project, own, "corpus.tokenizer.vocab_size=410")
+
+
+def test_without_a_corpus_there_is_nothing_to_prepare(tmp_path: Path) -> None:
+    config = load_config([write_tiny_config(tmp_path)], [f"data.folder={tmp_path}/data"]).config
+    with pytest.raises(ConfigError) as raised:
+        prepare(config)
+    assert str(raised.value) == (
+        "corpus: the section is missing, so there is nothing to prepare. Add one, see docs/prepare-data.md."
+    )
+    assert Path("docs/prepare-data.md").exists()
+    assert not (tmp_path / "data").exists()
+
+
+def write_project(folder: Path, **sources: dict[str, Any]) -> Path:
+    write_tiny_config(folder, corpus={"sources": sources, "tokenizer": {"vocab_size": 400}, "workers": 1})
+    return folder
+
+
+def test_a_source_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
+    for name, content in {"a.py": "x = 1\n", "b.py": "y = 2\n", "c.py": "a\0b"}.items():
+        (tmp_path / name).write_text(content)
+    project = write_project(tmp_path, code={"kind": "code", "paths": [str(tmp_path)]})
+    with pytest.raises(DataError) as raised:
+        run(project, tmp_path / "data")
+    assert str(raised.value) == (
+        "corpus.sources.code: not one document is left; dropped: {'binary': 1, 'too_short': 2}. Look at corpus.clean "
+        "and at the paths."
+    )
+    assert not (tmp_path / "data" / "tokenizer").exists()
+
+
+def test_a_folder_without_a_file_of_the_kind_is_a_source_without_documents(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    project = write_project(tmp_path, web={"kind": "web", "paths": [str(tmp_path / "empty")]})
+    with pytest.raises(DataError, match=r"corpus\.sources\.web: not one document is left; dropped: \{\}"):
+        run(project, tmp_path / "data")
+
+
+def test_a_damaged_input_ends_the_preparation_and_parts_of_others_are_kept(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("broken\n")
+    with pytest.raises(DataError, match=r"bad\.jsonl: line 1 is not a record in JSON"):
+        run(project, tmp_path / "data", f"corpus.sources.own.paths=[{tmp_path}/bad.jsonl]", "corpus.workers=1")
+    work = tmp_path / "data" / "work"
+    assert len(list(work.rglob("*.jsonl.zst"))) >= 3
+    assert not list(work.rglob("*.tmp"))
+
+
+def test_a_missing_input_is_refused_before_any_work(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"corpus\.sources\.own\.paths: '.*gone\.jsonl' matches no file"):
+        run(project, tmp_path / "data", f"corpus.sources.own.paths=[{tmp_path}/gone.jsonl]")
+    assert not (tmp_path / "data" / "work").exists()
+
+
+def test_a_data_folder_that_is_a_file_is_refused(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("in the way")
+    with pytest.raises(DataError, match=r"data: cannot be read or written: .*File exists"):
+        run(project, tmp_path / "data")
+
+
+def test_a_worker_that_the_system_ends_is_told_as_lack_of_memory(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_pipelines.prepare.end_with_parent", os.abort)
+    with pytest.raises(MemoryExhaustedError, match=r"corpus\.workers = 2: .*memory ran out\. Set fewer, then run"):
+        run(project, tmp_path / "data")
