@@ -5,7 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 from data_pipelines.progress import show_stage
-from llmtrain.shards.reader import open_data
+from llmtrain.errors import DataError
+from llmtrain.shards.reader import ShardedTokens, open_data
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 
 
@@ -20,9 +21,25 @@ def verify_data(folder: Path, console: Console | None = None) -> None:
         DataError: the first thing that is missing or damaged.
     """
     console = console or Console(stderr=True, highlight=False)
-    Tokenizer.load(folder / "tokenizer")
-    opened = [*open_data(folder, "train").values(), *open_data(folder, "validation").values()]
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    train, validation = open_data(folder, "train"), open_data(folder, "validation")
+    if train.keys() != validation.keys():
+        alone = ", ".join(sorted(train.keys() ^ validation.keys()))
+        raise DataError(f"{folder}: one split is missing of {alone}. Run `llmtrain data prepare` again.")
+    opened = [*train.values(), *validation.values()]
     with show_stage(console, "verify", len(opened), "splits") as advance:
         for shards in opened:
-            shards.verify()
+            _verify_split(shards, tokenizer.sha256)
             advance(1)
+
+
+def _verify_split(shards: ShardedTokens, tokenizer_sha256: str) -> None:
+    if shards.manifest.tokenizer_sha256 != tokenizer_sha256:
+        raise DataError(
+            f"{shards.folder}: was made with tokenizer {shards.manifest.tokenizer_sha256[:12]}, the folder holds "
+            f"{tokenizer_sha256[:12]}. Run `llmtrain data prepare` again."
+        )
+    try:
+        shards.verify()
+    except DataError as error:
+        raise DataError(f"{error} Remove {shards.folder} first, or add data.verify=full to that command.") from error
