@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from llmtrain.checkpoint.agreement import gather_from_all, own_rank, raise_together
 from llmtrain.checkpoint.manifest import (
@@ -46,6 +47,7 @@ def commit_checkpoint(
     file_name: str,
     tensors: Mapping[str, torch.Tensor],
     make_manifest: Callable[[dict[str, FileEntry]], Manifest],
+    group: dist.ProcessGroup | None = None,
 ) -> Path:
     """Write one checkpoint and make it visible as a whole.
 
@@ -55,6 +57,7 @@ def commit_checkpoint(
         file_name: this rank's file.
         tensors: what this rank owns; nothing is written when it is empty.
         make_manifest: called on rank 0 with the size and hash of every file.
+        group: of all ranks, in which they agree; None = the default one.
 
     Returns:
         The committed directory.
@@ -65,14 +68,14 @@ def commit_checkpoint(
     final = folder / step_directory_name(step)
     staging = final.with_name(final.name + _TEMPORARY_SUFFIX)
     try:
-        _check_room(folder, count_tensor_bytes(tensors))
-        raise_together(_problem_of(lambda: _make_staging(staging), staging))
+        _check_room(folder, count_tensor_bytes(tensors), group)
+        raise_together(_problem_of(lambda: _make_staging(staging), staging), group)
         entry, problem = None, None
         if tensors:
             entry, problem = _write_own_file(staging / file_name, tensors)
-        raise_together(problem)
-        entries = {name: entry for name, entry in gather_from_all((file_name, entry)) if entry is not None}
-        raise_together(_problem_of(lambda: _publish(staging, final, make_manifest(entries)), final))
+        raise_together(problem, group)
+        entries = {name: entry for name, entry in gather_from_all((file_name, entry), group) if entry is not None}
+        raise_together(_problem_of(lambda: _publish(staging, final, make_manifest(entries)), final), group)
     except CheckpointError:
         if own_rank() == 0:
             shutil.rmtree(staging, ignore_errors=True)
@@ -133,8 +136,8 @@ def remove_leftovers(folder: Path) -> list[Path]:
     return leftovers
 
 
-def _check_room(folder: Path, own_bytes: int) -> None:
-    needed = sum(gather_from_all(own_bytes))
+def _check_room(folder: Path, own_bytes: int, group: dist.ProcessGroup | None) -> None:
+    needed = sum(gather_from_all(own_bytes, group))
     problem = None
     if own_rank() == 0:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -144,7 +147,7 @@ def _check_room(folder: Path, own_bytes: int) -> None:
                 f"{folder}: a checkpoint needs {needed:,} bytes, {free:,} are free. {_UNHARMED} "
                 "Free some space or lower checkpoint.keep_last, then resume."
             )
-    raise_together(problem)
+    raise_together(problem, group)
 
 
 def _problem_of(action: Callable[[], None], path: Path) -> str | None:

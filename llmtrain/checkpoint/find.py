@@ -58,12 +58,15 @@ def verify_checkpoint(checkpoint: Path, verify: Literal["size", "full"], *, part
     return manifest
 
 
-def find_problem(checkpoint: Path, verify: Literal["size", "full"]) -> str | None:
+def find_problem(
+    checkpoint: Path, verify: Literal["size", "full"], group: dist.ProcessGroup | None = None
+) -> str | None:
     """What is wrong with a checkpoint. All ranks call it, share the hashing and get the same answer.
 
     Args:
         checkpoint: directory of one step.
         verify: see `verify_checkpoint`.
+        group: of all ranks; None = the default one.
 
     Returns:
         The problem in words, None when the checkpoint is whole.
@@ -75,7 +78,7 @@ def find_problem(checkpoint: Path, verify: Literal["size", "full"]) -> str | Non
         )
     except (CheckpointError, OSError) as error:
         problem = str(error)
-    return next((found for found in gather_from_all(problem) if found is not None), None)
+    return next((found for found in gather_from_all(problem, group) if found is not None), None)
 
 
 def find_latest(folder: Path, verify: Literal["size", "full"] = "full") -> Path | None:

@@ -15,7 +15,7 @@ first parameter group's first step and miss all other groups.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,19 +113,20 @@ def check_engine_is_supported(engine: DeepSpeedEngine) -> None:
             )
 
 
-def parameter_shapes(engine: DeepSpeedEngine) -> dict[str, tuple[int, ...]]:
-    """Shape of every logical tensor of the model, on whichever ranks it lies; tied parameters appear once.
+def own_parameter_shapes(engine: DeepSpeedEngine) -> dict[str, tuple[int, ...]]:
+    """Shape of every logical tensor of which this rank has a part; tied parameters appear once."""
+    placements = (_placement(name, parameter) for name, parameter in engine.module.named_parameters())
+    return {placement.name: placement.shape for placement in placements}
 
-    All ranks call it.
-    """
-    own = {
-        (placement := _placement(name, parameter)).name: placement.shape
-        for name, parameter in engine.module.named_parameters()
-    }
-    shapes: dict[str, tuple[int, ...]] = {}
-    for found in gather_from_all(own):
-        shapes |= found
-    return shapes
+
+def merge_shapes(found_by_rank: Iterable[Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+    """Shapes that ranks found, together."""
+    return {name: shape for found in found_by_rank for name, shape in found.items()}
+
+
+def parameter_shapes(engine: DeepSpeedEngine) -> dict[str, tuple[int, ...]]:
+    """Shape of every logical tensor of the model, on whichever ranks it lies. All ranks call it."""
+    return merge_shapes(gather_from_all(own_parameter_shapes(engine)))
 
 
 def held_fragments(engine: DeepSpeedEngine) -> Iterator[Fragment]:

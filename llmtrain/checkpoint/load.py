@@ -14,7 +14,7 @@ from llmtrain.checkpoint import fragments
 from llmtrain.checkpoint.agreement import gather_from_all, raise_together
 from llmtrain.checkpoint.digest import combine_digests
 from llmtrain.checkpoint.manifest import Manifest, read_manifest
-from llmtrain.checkpoint.save import TrainingState
+from llmtrain.checkpoint.snapshot import TrainingState
 from llmtrain.checkpoint.tensor_file import PieceReader
 from llmtrain.errors import CheckpointError
 

@@ -1,27 +1,27 @@
-"""Saving the training state of a DeepSpeed engine.
+"""Saving the training state of an engine.
 
-In: an engine between two steps and what the loop knows. Out: a committed checkpoint directory. Each rank writes what
-it owns; nothing is gathered except names, positions and hashes.
+In: a snapshot of it between two steps (`snapshot.py`). Out: a committed checkpoint directory. Each rank writes what it
+owns; nothing is gathered except names, positions and hashes. Nothing here touches the engine, so that it can run beside
+training.
 """
-
-from __future__ import annotations
 
 import importlib.metadata
 import logging
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+import torch.distributed as dist
 
-from llmtrain.checkpoint import fragments
 from llmtrain.checkpoint.agreement import gather_from_all, gather_to_first, own_rank, raise_together
 from llmtrain.checkpoint.commit import commit_checkpoint, replace_manifest
 from llmtrain.checkpoint.digest import combine_digests
 from llmtrain.checkpoint.find import find_problem
+from llmtrain.checkpoint.fragments import Fragment, merge_shapes
 from llmtrain.checkpoint.manifest import (
     FileEntry,
     LogicalTensor,
@@ -32,11 +32,9 @@ from llmtrain.checkpoint.manifest import (
     step_directory_name,
 )
 from llmtrain.checkpoint.retention import apply_retention
+from llmtrain.checkpoint.snapshot import Snapshot, TrainingState
 from llmtrain.config.checkpoint import CheckpointConfig
 from llmtrain.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from deepspeed import DeepSpeedEngine
 
 logger = logging.getLogger(__name__)
 
@@ -44,59 +42,44 @@ _RECORDED_PACKAGES = ("llmtrain", "torch", "deepspeed", "safetensors", "numpy")
 
 
 @dataclass(frozen=True)
-class TrainingState:
-    """Where a run stands, as far as the engine does not know it.
+class Destination:
+    """Where checkpoints of a run go, and what is written beside the state."""
 
-    The sample order and the learning rate are functions of these numbers, so nothing else needs to be stored.
-    """
-
-    step: int
-    """Optimizer steps done."""
-    consumed_samples: int
-    """Sequences of the global sample order consumed: the next one to read."""
-    validation_loss: float | None = None
-    """Last validation loss, for `checkpoint.keep_best`; None when none was measured."""
-    progress: Mapping[str, Any] = field(default_factory=dict)
-    """What else the loop wants back, as plain JSON values: sums of an unfinished logging interval, counters.
-    Numbers that are not finite come back as None."""
+    folder: Path
+    """`checkpoints/` of the run, on a file system that every rank sees."""
+    config: Mapping[str, Any]
+    """The resolved configuration as plain data (`Config.model_dump(mode="json")`)."""
+    retention: CheckpointConfig
+    """Section `checkpoint`."""
+    parent: str | None = None
+    """Name of the checkpoint that this one continues."""
 
 
-def save_checkpoint(
-    folder: Path,
-    engine: DeepSpeedEngine,
-    state: TrainingState,
-    *,
-    config: Mapping[str, Any],
-    retention: CheckpointConfig,
-    parent: str | None = None,
-) -> Path:
-    """Save and commit a checkpoint, then apply the retention rules. All ranks call it, between two steps.
+def write_snapshot(snapshot: Snapshot, destination: Destination, group: dist.ProcessGroup | None = None) -> Path:
+    """Write and commit a snapshot, then apply the retention rules. All ranks call it.
 
     Args:
-        folder: `checkpoints/` of the run, on a file system that every rank sees.
-        engine: DeepSpeed engine with float32 master weights and a torch AdamW.
-        state: where the loop stands; rank 0's is written.
-        config: the resolved configuration as plain data (`Config.model_dump(mode="json")`).
-        retention: section `checkpoint`.
-        parent: name of the checkpoint that this run was resumed from.
+        snapshot: this rank's part; rank 0's state is written.
+        destination: where to.
+        group: of all ranks, in which they agree; None = the default one.
 
     Returns:
         The directory `step-NNNNNNNN`.
 
     Raises:
-        CheckpointError: on all ranks, when the state cannot be saved or one rank could not write.
+        CheckpointError: on all ranks, when the parts do not fit together or one rank could not write.
     """
-    fragments.check_engine_is_supported(engine)
-    optimizer_step = _agree_on_optimizer_step(engine)
+    state, folder = snapshot.state, destination.folder
+    optimizer_step = _agree_on_optimizer_step(snapshot, group)
     file_name = f"rank{own_rank():05d}.safetensors"
-    tensors, own_pieces, own_digest = _collect(engine, file_name)
-    digest = combine_digests(gather_from_all(own_digest))
+    tensors, own_pieces, own_digest = _collect(snapshot.fragments, file_name)
+    digest = combine_digests(gather_from_all(own_digest, group))
     existing = folder / step_directory_name(state.step)
-    if _is_already_saved(existing, f"{digest:016x}", optimizer_step):
-        _note_progress(existing, state)
+    if _is_already_saved(existing, f"{digest:016x}", optimizer_step, group):
+        _note_progress(existing, state, group)
         return existing
-    all_pieces = gather_to_first(own_pieces)
-    shapes = fragments.parameter_shapes(engine)
+    all_pieces = gather_to_first(own_pieces, group)
+    shapes = merge_shapes(gather_to_first(snapshot.shapes, group))
 
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
         manifest = Manifest(
@@ -108,27 +91,27 @@ def save_checkpoint(
             weights_digest=f"{digest:016x}",
             tensors=_merge_pieces(all_pieces, shapes),
             files=files,
-            config=dict(config),
-            layout=fragments.describe_layout(engine),
+            config=dict(destination.config),
+            layout=snapshot.layout,
             versions=_collect_versions(),
-            parent=parent,
+            parent=destination.parent,
         )
         check_coverage(manifest, folder / step_directory_name(state.step))
         return manifest
 
-    checkpoint = commit_checkpoint(folder, state.step, file_name, tensors, make_manifest)
+    checkpoint = commit_checkpoint(folder, state.step, file_name, tensors, make_manifest, group)
     if own_rank() == 0:
-        for discarded in apply_retention(folder, retention):
+        for discarded in apply_retention(folder, destination.retention):
             logger.info("%s deleted: no rule of section checkpoint keeps it", discarded.name)
     return checkpoint
 
 
-def _collect(engine: DeepSpeedEngine, file_name: str) -> tuple[dict[str, torch.Tensor], dict[str, list[Piece]], int]:
+def _collect(written: list[Fragment], file_name: str) -> tuple[dict[str, torch.Tensor], dict[str, list[Piece]], int]:
     """This rank's tensors by file key, the pieces they are, and its share of the weights digest."""
     tensors: dict[str, torch.Tensor] = {}
     pieces: dict[str, list[Piece]] = {}
     digests = []
-    for fragment in fragments.owned_fragments(engine):
+    for fragment in written:
         digests.append(fragment.compute_digest())
         for box, views in fragment.boxes():
             for state_name, view in views.items():
@@ -140,8 +123,8 @@ def _collect(engine: DeepSpeedEngine, file_name: str) -> tuple[dict[str, torch.T
     return tensors, pieces, combine_digests(digests)
 
 
-def _agree_on_optimizer_step(engine: DeepSpeedEngine) -> int:
-    steps = set().union(*gather_from_all(fragments.get_optimizer_steps(engine)))
+def _agree_on_optimizer_step(snapshot: Snapshot, group: dist.ProcessGroup | None) -> int:
+    steps = set().union(*gather_from_all(snapshot.optimizer_steps, group))
     if len(steps) != 1:
         raise CheckpointError(
             f"checkpoint: AdamW has updated some parameters {min(steps)} times, others {max(steps)}. A parameter that "
@@ -162,18 +145,18 @@ def _merge_pieces(
     }
 
 
-def _is_already_saved(checkpoint: Path, digest: str, optimizer_step: int) -> bool:
+def _is_already_saved(checkpoint: Path, digest: str, optimizer_step: int, group: dist.ProcessGroup | None) -> bool:
     """Whether this very state was committed before, as after a resume without a step.
 
     Writing it again would put the only good copy at risk for a moment.
     """
-    if not gather_from_all(checkpoint.is_dir())[0] or find_problem(checkpoint, "full") is not None:
+    if not gather_from_all(checkpoint.is_dir(), group)[0] or find_problem(checkpoint, "full", group) is not None:
         return False
     manifest = read_manifest(checkpoint)
     return manifest.weights_digest == digest and manifest.optimizer_step == optimizer_step
 
 
-def _note_progress(checkpoint: Path, state: TrainingState) -> None:
+def _note_progress(checkpoint: Path, state: TrainingState, group: dist.ProcessGroup | None) -> None:
     """Bring the manifest of a state that is saved already up to date: it may have been validated since."""
     problem = None
     if own_rank() == 0:
@@ -184,7 +167,7 @@ def _note_progress(checkpoint: Path, state: TrainingState) -> None:
             replace_manifest(checkpoint, old.model_copy(update=new))
         except CheckpointError as error:
             problem = str(error)
-    raise_together(problem)
+    raise_together(problem, group)
 
 
 def _collect_versions() -> dict[str, str]:

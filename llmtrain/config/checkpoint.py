@@ -10,6 +10,9 @@ class CheckpointConfig(Section):
 
     save_every_steps: PositiveInt | None = None
     """Optimizer steps between checkpoints; null = only at the end and on SIGTERM."""
+    asynchronous: bool = True
+    """Copy the state to host memory, then write it beside training; false = training stands still until it is committed
+    and no copy is held (12 bytes of host memory per parameter of a rank)."""
     keep_last: PositiveInt = 2
     """Newest checkpoints to keep."""
     keep_every_steps: PositiveInt | None = None

@@ -124,7 +124,7 @@ def _train(
         stop,
         evaluate=lambda: engine.evaluate(batches),
         sample=lambda: sample_texts(engine, data.tokenizer, config.sampling, config.run.seed),
-        save=lambda step: saver.save(engine, step),
+        saver=saver,
     )
     try:
         steps = train(run, first_step)
@@ -133,6 +133,7 @@ def _train(
             writer.log_event("diverged", message=str(error))
         raise
     finally:
+        saver.close()
         loader.close()
         recorder.close()
     if writer is not None:

@@ -15,6 +15,7 @@ STEP_SECONDS = "perf/step_seconds"
 DATA_WAIT_FRACTION = "perf/data_wait_fraction"
 PEAK_MEMORY_GIB = "perf/peak_memory_gib"
 SAVE_SECONDS = "perf/checkpoint_save_seconds"
+SAVE_STALL_SECONDS = "perf/checkpoint_stall_seconds"
 
 
 def train_loss_of(source: str) -> str:

@@ -4,6 +4,7 @@ for each optimizer step:
     micro-batches <- loader        prefetched, a function of the step number
     engine.train_step              forward, backward, refuse a loss that is not finite, update
     recorder.add                   metrics every log_every_steps
+    saver.poll                     a save that runs beside training: over, or failed?
     evaluate, sample, save         when due, and at the end
     stop                           when any rank was asked to, after saving
 """
@@ -19,11 +20,12 @@ from llmtrain.plan.build import Plan
 from llmtrain.process.signals import StopRequest
 from llmtrain.training.divergence import DivergenceMonitor
 from llmtrain.training.recorder import Recorder
+from llmtrain.training.resume import Saver
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Everything the loop works with. `evaluate`, `sample` and `save` are called on all ranks."""
+    """Everything the loop works with. `evaluate`, `sample` and the methods of `saver` are called on all ranks."""
 
     config: Config
     plan: Plan
@@ -34,7 +36,7 @@ class TrainingRun:
     stop: StopRequest
     evaluate: Callable[[], SourceLosses]
     sample: Callable[[], Sequence[tuple[str, str]]]
-    save: Callable[[int], None]
+    saver: Saver
 
 
 def train(run: TrainingRun, first_step: int) -> int:
@@ -49,6 +51,7 @@ def train(run: TrainingRun, first_step: int) -> int:
 
     Raises:
         DivergenceError: the loss is not finite, or stays too high. Nothing is saved after that.
+        CheckpointError: a save failed, this or an earlier step.
     """
     config, plan, recorder = run.config, run.plan, run.recorder
     for step in range(first_step, plan.train_steps):
@@ -58,13 +61,16 @@ def train(run: TrainingRun, first_step: int) -> int:
         done, is_last = step + 1, step + 1 == plan.train_steps
         run.monitor.update(done, result.losses.mean)
         recorder.add(done, result, learning_rate)
+        run.saver.poll()
         with recorder.paused():
             if is_last or _is_due(done, config.evaluation.evaluate_every_steps):
                 recorder.record_validation(done, run.evaluate())
             if is_last or _is_due(done, config.sampling.sample_every_steps):
                 recorder.record_samples(done, run.sample())
             if is_last or result.stop_requested or _is_due(done, config.checkpoint.save_every_steps):
-                run.save(done)
+                run.saver.save(run.engine, done)
+            if is_last or result.stop_requested:
+                run.saver.wait()
         if result.stop_requested:
             return done
     return plan.train_steps

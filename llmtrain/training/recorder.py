@@ -80,9 +80,9 @@ class Recorder:
                 self._writer.log_sample(step, prompt, text)
             self._say(f"step {step}: sample {prompt!r} -> {text!r}")
 
-    def record_save(self, step: int, seconds: float) -> None:
-        """Write how long training stood still for a checkpoint."""
-        self._write(step, {names.SAVE_SECONDS: seconds})
+    def record_save(self, step: int, stall_seconds: float, save_seconds: float) -> None:
+        """Write how long training stood still for a checkpoint, and how long it took until it was committed."""
+        self._write(step, {names.SAVE_STALL_SECONDS: stall_seconds, names.SAVE_SECONDS: save_seconds})
 
     def validation_loss_at(self, step: int) -> float | None:
         """The validation loss, if it was measured after exactly this step."""

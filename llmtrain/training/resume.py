@@ -1,18 +1,24 @@
-"""Saving and continuing: what a checkpoint holds beside weights and moments, and what must match on the way back."""
+"""Saving and continuing: what a checkpoint holds beside weights and moments, and what must match on the way back.
+
+A save is begun by `save` and is over when `poll` or `wait` has seen its end; the next one waits for it.
+"""
 
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
+from llmtrain.checkpoint.background import BackgroundWriter, ForegroundWriter
 from llmtrain.checkpoint.commit import remove_leftovers
 from llmtrain.checkpoint.find import find_latest, list_checkpoints
 from llmtrain.checkpoint.load import load_checkpoint
 from llmtrain.checkpoint.manifest import read_manifest
-from llmtrain.checkpoint.save import TrainingState, save_checkpoint
+from llmtrain.checkpoint.save import Destination, write_snapshot
+from llmtrain.checkpoint.snapshot import HostBuffers, TrainingState, take_snapshot
 from llmtrain.config.root import Config
 from llmtrain.errors import CheckpointError, DataError
 from llmtrain.parallel.engine import Engine
@@ -25,8 +31,18 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS_NAME = "checkpoints"
 
 
+@dataclass
+class _Save:
+    """A save that has begun."""
+
+    step: int
+    started: float
+    stall_seconds: float = 0.0
+    save_seconds: float = 0.0
+
+
 class Saver:
-    """Saves the whole state of a run and brings it back; all ranks call it."""
+    """Saves the whole state of a run and brings it back; all ranks call it after the same steps."""
 
     def __init__(
         self, config: Config, plan: Plan, recorder: Recorder, monitor: DivergenceMonitor, data: Mapping[str, str]
@@ -44,21 +60,68 @@ class Saver:
         self._data = dict(data)
         self._folder: Path = config.run.folder / CHECKPOINTS_NAME
         self._parent: str | None = None
+        self._save: _Save | None = None
+        self._buffers: HostBuffers | None = None
+        self._writer: BackgroundWriter | ForegroundWriter = ForegroundWriter()
+        if config.checkpoint.asynchronous:
+            self._buffers = HostBuffers()
+            self._writer = BackgroundWriter(config.parallel.communication_timeout_seconds)
 
     def save(self, engine: Engine, step: int) -> None:
-        """Commit a checkpoint; a state that is already saved is not written again."""
-        started = time.perf_counter()
+        """Begin to save, after the save before is over; a state that is already saved is not written again.
+
+        Raises:
+            CheckpointError: on all ranks, when this save or the one before failed.
+        """
+        self.wait()
+        save = _Save(step, time.perf_counter())
         progress = {"recorder": self._recorder.state(), "monitor": self._monitor.state(), "data": self._data}
-        checkpoint = save_checkpoint(
-            self._folder,
-            engine.deepspeed,
-            TrainingState(step, step * self._plan.global_batch_size, self._recorder.validation_loss_at(step), progress),
-            config=self._config.model_dump(mode="json"),
-            retention=self._config.checkpoint,
-            parent=self._parent,
-        )
-        self._parent = checkpoint.name
-        self._recorder.record_save(step, time.perf_counter() - started)
+        loss = self._recorder.validation_loss_at(step)
+        state = TrainingState(step, step * self._plan.global_batch_size, loss, progress)
+        snapshot = take_snapshot(engine.deepspeed, state, self._buffers)
+        config = self._config.model_dump(mode="json")
+        destination = Destination(self._folder, config, self._config.checkpoint, self._parent)
+
+        def write(group: dist.ProcessGroup | None) -> Path:
+            checkpoint = write_snapshot(snapshot, destination, group)
+            save.save_seconds = time.perf_counter() - save.started
+            return checkpoint
+
+        self._save = save
+        self._writer.start(write)
+        save.stall_seconds = time.perf_counter() - save.started
+
+    def poll(self) -> None:
+        """Take note of a save that is over on all ranks.
+
+        Raises:
+            CheckpointError: on all ranks, when it failed.
+        """
+        self._note(self._writer.poll())
+
+    def wait(self) -> None:
+        """Wait for the save that has begun, if there is one.
+
+        Raises:
+            CheckpointError: on all ranks, when it failed.
+        """
+        started = time.perf_counter()
+        checkpoint = self._writer.wait()
+        if self._save is not None:
+            self._save.stall_seconds += time.perf_counter() - started
+        self._note(checkpoint)
+
+    def close(self) -> None:
+        """Let a save that has begun come to its end, whatever that is: the run ends for another reason."""
+        error = self._writer.close()
+        if error is not None:
+            logger.warning("the last checkpoint was not saved: %s", error)
+
+    def _note(self, checkpoint: Path | None) -> None:
+        if checkpoint is not None and self._save is not None:
+            self._parent = checkpoint.name
+            self._recorder.record_save(self._save.step, self._save.stall_seconds, self._save.save_seconds)
+            self._save = None
 
     def resume_or_start(self, engine: Engine) -> int:
         """Load the newest whole checkpoint if section `checkpoint` says so.

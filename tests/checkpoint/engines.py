@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from llmtrain.checkpoint.save import TrainingState, save_checkpoint
+from llmtrain.checkpoint.save import Destination, write_snapshot
+from llmtrain.checkpoint.snapshot import TrainingState, take_snapshot
 from llmtrain.config.checkpoint import CheckpointConfig
 
 GLOBAL_BATCH_SIZE = 8
@@ -108,11 +109,10 @@ def train(engine: Any, first_step: int, last_step: int) -> list[float]:
     return losses
 
 
-def save(folder: Path, engine: Any, step: int, **options: Any) -> Path:
+def save(folder: Path, engine: Any, step: int, parent: str | None = None, **told: Any) -> Path:
     """Save with everything kept."""
-    told = {key: options.pop(key) for key in ("validation_loss", "progress") if key in options}
-    state = TrainingState(step, step * GLOBAL_BATCH_SIZE, **told)
-    return save_checkpoint(folder, engine, state, config={"model": "odd"}, retention=KEEP_ALL, **options)
+    snapshot = take_snapshot(engine, TrainingState(step, step * GLOBAL_BATCH_SIZE, **told))
+    return write_snapshot(snapshot, Destination(folder, {"model": "odd"}, KEEP_ALL, parent))
 
 
 def full_weights(engine: Any) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from llmtrain.checkpoint.save import TrainingState
+from llmtrain.checkpoint.snapshot import TrainingState
 from tests.checkpoint.worlds import CASES, PROGRESS, SAVED_BY_ONE, Facts, case_name
 
 Worlds = tuple[Path, Facts, list[Facts]]

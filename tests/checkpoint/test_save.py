@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from llmtrain.checkpoint.find import verify_checkpoint
+from llmtrain.checkpoint.fragments import get_optimizer_steps
 from llmtrain.checkpoint.manifest import STATES
-from llmtrain.checkpoint.save import TrainingState, save_checkpoint
+from llmtrain.checkpoint.save import Destination, write_snapshot
+from llmtrain.checkpoint.snapshot import Snapshot, TrainingState
 from llmtrain.errors import CheckpointError
 from tests.checkpoint.engines import KEEP_ALL, fake_engine
 from tests.checkpoint.worlds import CASES, PROGRESS, Facts, case_name
@@ -82,6 +84,7 @@ def test_parameters_updated_unequally_are_refused(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(model.parameters())
     model.weight.grad = torch.ones(2, 3)
     optimizer.step()
+    snapshot = Snapshot(TrainingState(1, 8), [], get_optimizer_steps(fake_engine(model, optimizer)), {}, {})
     with pytest.raises(CheckpointError, match=r"updated some parameters 0 times, others 1.*gets no gradient"):
-        save_checkpoint(tmp_path, fake_engine(model, optimizer), TrainingState(1, 8), config={}, retention=KEEP_ALL)
+        write_snapshot(snapshot, Destination(tmp_path, {}, KEEP_ALL))
     assert list(tmp_path.iterdir()) == []

@@ -130,3 +130,20 @@ def test_generation_and_export_without_a_run_name_what_is_missing(own_data: Path
         result = run_command(own_data, *arguments)
         assert result.returncode == 2
         assert "no run here" in result.stderr
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_run_with_5_soon_after(own_data: Path) -> None:
+    run_folder = own_data / "runs" / "bad"
+    run_folder.mkdir(parents=True)
+    (run_folder / "checkpoints").write_text("in the way")
+    overrides = ["training.train_steps=2000", "checkpoint.save_every_steps=3", "run.name=bad"]
+    overrides += ["evaluation.evaluate_every_steps=null"]
+    result = run_command(own_data, "pretrain", "tiny.yaml", "--nproc", "2", *overrides)
+    assert result.returncode == 5
+    message = "runs/bad/checkpoints/step-00000003.tmp: rank 0 could not write it: "
+    for text in (result.stderr, (run_folder / "logs" / "rank00001.log").read_text()):
+        assert message in text
+        assert "Older checkpoints are whole, nothing of this one is left." in text
+        assert "Traceback" not in text
+    steps = [json.loads(line)["step"] for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1] < 2000

@@ -21,7 +21,7 @@ Note = tuple[Any, ...]
 
 
 class Notes:
-    """Loader, engine and recorder in one: every call becomes a note."""
+    """Loader, engine, recorder and saver in one: every call becomes a note."""
 
     def __init__(self, config: Config, losses: dict[int, float], stop_at: int | None) -> None:
         self.notes: list[Note] = []
@@ -38,7 +38,7 @@ class Notes:
             stop=self.stop,
             evaluate=self.evaluate,
             sample=self.sample,
-            save=lambda step: self.note("save", step),
+            saver=cast(Any, self),
         )
 
     def note(self, *note: Any) -> None:
@@ -73,6 +73,15 @@ class Notes:
     def record_samples(self, step: int, samples: list[Any]) -> None:
         self.note("samples", step)
 
+    def save(self, engine: "Notes", step: int) -> None:
+        self.note("save", step)
+
+    def poll(self) -> None:
+        self.note("poll")
+
+    def wait(self) -> None:
+        self.note("wait")
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         self.is_paused = True
@@ -94,8 +103,8 @@ def test_a_step_loads_trains_and_records_with_the_learning_rate_of_its_number(tm
     assert train(notes.run, 0) == 10
     config = notes.run.config
     rates = [compute_learning_rate(step, 1e-2, 10, config.schedule) for step in range(10)]
-    expected = [[("load", step), ("step", step, rates[step]), ("add", step + 1)] for step in range(10)]
-    assert notes.notes[:-5] == [note for step in expected for note in step]
+    expected = [[("load", step), ("step", step, rates[step]), ("add", step + 1), ("poll",)] for step in range(10)]
+    assert notes.notes[:-6] == [note for step in expected for note in step]
     assert rates[0] == 5e-3
 
 
@@ -108,6 +117,7 @@ def test_the_end_is_evaluated_sampled_and_saved_in_this_order_outside_of_the_clo
         ("sample", "paused"),
         ("samples", 10, "paused"),
         ("save", 10, "paused"),
+        ("wait", "paused"),
     ]
 
 
@@ -118,6 +128,7 @@ def test_each_interval_is_kept_and_the_end_counts_once(tmp_path: Path) -> None:
     assert notes.steps("validation") == [5, 10]
     assert notes.steps("samples") == [4, 8, 10]
     assert notes.steps("save") == [3, 6, 9, 10]
+    assert notes.notes.count(("wait", "paused")) == 1
 
 
 def test_a_resumed_run_continues_with_the_next_step(tmp_path: Path) -> None:
@@ -136,7 +147,7 @@ def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
 def test_a_stop_on_another_rank_saves_after_the_step_and_leaves(tmp_path: Path) -> None:
     notes = make_notes(tmp_path, stop_at=4)
     assert train(notes.run, 0) == 4
-    assert notes.notes[-1] == ("save", 4, "paused")
+    assert notes.notes[-2:] == [("save", 4, "paused"), ("wait", "paused")]
     assert notes.steps("validation") == notes.steps("samples") == []
     assert notes.steps("step")[-1] == 3
 

@@ -105,10 +105,12 @@ def test_a_number_that_is_not_finite_is_left_out(tmp_path: Path) -> None:
 def test_samples_and_the_time_of_a_save_are_written(tmp_path: Path) -> None:
     recorder = build_recorder(tmp_path)
     recorder.record_samples(3, [("a", "b"), ("c", "d")])
-    recorder.record_save(3, 0.25)
+    recorder.record_save(3, 0.25, 1.5)
     lines = read_lines(tmp_path / "samples.jsonl")
     assert [(line["step"], line["prompt"], line["text"]) for line in lines] == [(3, "a", "b"), (3, "c", "d")]
-    assert read_metrics(tmp_path)["perf/checkpoint_save_seconds"] == [(3, 0.25)]
+    metrics = read_metrics(tmp_path)
+    assert metrics["perf/checkpoint_stall_seconds"] == [(3, 0.25)]
+    assert metrics["perf/checkpoint_save_seconds"] == [(3, 1.5)]
 
 
 def test_a_rank_that_does_not_write_keeps_the_same_sums(tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_a_rank_that_does_not_write_keeps_the_same_sums(tmp_path: Path) -> None:
         add_all(recorder, 0, 3)
         recorder.record_validation(3, SourceLosses([1.0, 1.0], [1.0, 1.0]))
         recorder.record_samples(3, [("a", "b")])
-        recorder.record_save(3, 0.25)
+        recorder.record_save(3, 0.25, 1.5)
         recorder.close()
     assert silent.state() == writing.state()
     assert silent.state()["steps"] == 1

@@ -81,11 +81,14 @@ def go_through_every_case(folder: Path) -> dict[str, Any]:
     seen["losses"] = first.train(0, 3)
     first.recorder.record_validation(3, SourceLosses([20.0], [10.0]))
     first.saver.save(first.engine, 3)
+    first.saver.poll()
     seen["state"] = (first.recorder.state(), first.monitor.state())
     seen["losses"] += first.train(3, 6)
     first.saver.save(first.engine, 6)
+    first.saver.wait()
     files = {path: path.stat().st_mtime_ns for path in (checkpoints / "step-00000006").glob("*.safetensors")}
     first.saver.save(first.engine, 6)
+    first.saver.wait()
     seen["not written again"] = files == {path: path.stat().st_mtime_ns for path in files}
     dist.barrier()
 
@@ -101,6 +104,7 @@ def go_through_every_case(folder: Path) -> dict[str, Any]:
     seen["resumed state"] = (second.recorder.state(), second.monitor.state())
     seen["resumed losses"] = second.train(3, 6)
     second.saver.save(second.engine, 6)
+    second.saver.wait()
     return seen
 
 
@@ -180,4 +184,6 @@ def test_a_state_that_is_saved_already_is_not_written_again(attempts: tuple[Path
     assert [rank["not written again"] for rank in seen] == [True, True]
     saves = read_metrics(run_folder)["perf/checkpoint_save_seconds"]
     assert [step for step, _ in saves] == [3, 6, 6, 6]
-    assert all(seconds > 0 for _, seconds in saves)
+    stalls = read_metrics(run_folder)["perf/checkpoint_stall_seconds"]
+    assert [step for step, _ in stalls] == [3, 6, 6, 6]
+    assert all(0 < stall < save + 1e-3 for (_, stall), (_, save) in zip(stalls, saves, strict=True))
