@@ -6,6 +6,7 @@ Everything that is not one of these is a bug and keeps its traceback.
 
 EXIT_DIVERGED = 17
 EXIT_SAVED_AFTER_SIGNAL = 75
+EXIT_HANG = 124
 
 
 class LlmtrainError(Exception):
@@ -54,3 +55,9 @@ class ParallelError(LlmtrainError):
     """Ranks, groups or the launcher do not fit together."""
 
     exit_code = 3
+
+
+class HangError(LlmtrainError):
+    """Ranks waited for one another longer than allowed."""
+
+    exit_code = EXIT_HANG

@@ -12,6 +12,7 @@ from llmtrain.config.schedule import ScheduleConfig
 from llmtrain.config.section import Section
 from llmtrain.config.tracking import TrackingConfig
 from llmtrain.config.training import EvaluationConfig, PrecisionConfig, SamplingConfig, TrainingConfig
+from llmtrain.config.watchdog import WatchdogConfig
 
 
 class Config(Section):
@@ -43,5 +44,7 @@ class Config(Section):
     """Text samples."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Saving and resuming."""
+    watchdog: WatchdogConfig = WatchdogConfig()
+    """Hangs."""
     tracking: TrackingConfig = TrackingConfig()
     """MLflow."""

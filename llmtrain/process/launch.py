@@ -1,7 +1,7 @@
 """Start the ranks of one machine as child processes, watch them, and give one verdict.
 
 torchrun answers 1 even after every rank saved and left in order; this launcher passes on what the ranks said: 0, 75
-(saved after a signal), or the code of the rank that failed first.
+(saved after a signal), 124 (hang), or the code of the rank that failed first.
 """
 
 import ctypes
@@ -15,6 +15,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+
+from llmtrain.errors import EXIT_HANG
+from llmtrain.process.hang_report import find_hung_ranks, read_reports, report_path
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ def run_ranks_here(arguments: Sequence[str], num_ranks: int, log_folder: Path) -
         The exit code of the run.
     """
     log_folder.mkdir(parents=True, exist_ok=True)
+    started = time.time()
     port = _pick_port()
     processes = [_start_rank(arguments, rank, num_ranks, port, log_folder) for rank in range(num_ranks)]
 
@@ -43,7 +47,7 @@ def run_ranks_here(arguments: Sequence[str], num_ranks: int, log_folder: Path) -
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     try:
-        return _wait(processes, log_folder)
+        return _wait(processes, log_folder, started)
     finally:
         _kill(processes)
         for number, handler in previous.items():
@@ -104,22 +108,54 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]], log_folder: Path) -> int:
+def _wait(processes: Sequence[subprocess.Popen[bytes]], log_folder: Path, started: float) -> int:
     deadline: float | None = None
     while None in (codes := [process.poll() for process in processes]):
         if deadline is None and any(codes):
             deadline = time.monotonic() + _GRACE_SECONDS
-        if deadline is not None and time.monotonic() > deadline:
+        if deadline is not None and (time.monotonic() > deadline or _are_stopped(processes)):
             break
         time.sleep(_POLL_SECONDS)
     rank, code = judge([code or 0 for code in codes])
-    if code and rank != 0:
+    if code == EXIT_HANG:
+        logger.error("%s", _explain_hang(processes, log_folder, started))
+    elif code and rank != 0:
         log = _log_path(log_folder, rank)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         logger.error("rank %d of %d ended with code %d. The end of %s:\n%s", rank, len(processes), code, log, tail)
     elif code > 128:
         logger.error("rank 0 of %d was killed by %s", len(processes), signal.Signals(code - 128).name)
     return code
+
+
+def _explain_hang(processes: Sequence[subprocess.Popen[bytes]], log_folder: Path, started: float) -> str:
+    """Which ranks the others waited for, as far as their reports tell."""
+    reports = {report.rank: report for report in read_reports(log_folder, started)}
+    silent = [rank for rank, process in enumerate(processes) if process.poll() is None and rank not in reports]
+    blamed = find_hung_ranks(list(reports.values()), silent)
+    lines = [f"the run hung ({len(reports)} of {len(processes)} ranks said where they stood)"]
+    for rank in blamed:
+        if rank in reports:
+            lines.append(f"{reports[rank].describe()}; stacks in {report_path(log_folder, rank)}")
+        else:
+            state = "is stopped by a signal" if _is_stopped(processes[rank].pid) else "does not answer"
+            lines.append(f"rank {rank} (process {processes[rank].pid}) {state}")
+    if not blamed:
+        lines.append(f"all of them waited for one another; stacks in {log_folder}/hang-rank*.txt")
+    return "\n".join(lines)
+
+
+def _are_stopped(processes: Sequence[subprocess.Popen[bytes]]) -> bool:
+    """Whether all that still exist were stopped by a signal: they would never notice anything."""
+    return all(_is_stopped(process.pid) for process in processes if process.poll() is None)
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in "Tt"
 
 
 def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:

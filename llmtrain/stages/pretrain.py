@@ -19,9 +19,11 @@ from llmtrain.config.root import Config
 from llmtrain.config.show import describe_config
 from llmtrain.errors import EXIT_SAVED_AFTER_SIGNAL, DivergenceError
 from llmtrain.plan.build import Plan, build_plan
+from llmtrain.process.hang_report import Phase
 from llmtrain.process.launch import run_ranks_here
 from llmtrain.process.logs import configure_logging
 from llmtrain.process.signals import StopRequest
+from llmtrain.process.watchdog import Watchdog
 from llmtrain.process.world import World
 from llmtrain.stages.run_folder import CONFIG_NAME, locked_run_folder, start_run_folder
 from llmtrain.stages.training_data import TrainingData, open_training_data
@@ -66,23 +68,38 @@ def run_rank(config: Config, world: World) -> int:
     Returns:
         0, or 75 when a signal stopped the run after saving.
     """
-    from llmtrain.parallel.start import start_distributed, stop_distributed
+    from llmtrain.parallel.start import explain_timeout, start_distributed, stop_distributed
     from llmtrain.stages.pretrain_parts import explain_memory
 
     configure_logging(world)
     data = open_training_data(config.data, world)
     plan = build_plan(config, world.world_size, data.tokenizer.vocab_size)
-    device = start_distributed(world, config.parallel.communication_timeout_seconds)
+    timeout_seconds = config.parallel.communication_timeout_seconds
+    watchdog = _build_watchdog(config, world)
+    watchdog.start()
     try:
-        with _own_run_folder(config, world) as writer, _mirrored(config, writer), explain_memory(config):
-            steps = _train(config, plan, world, device, data, writer)
+        device = start_distributed(world, timeout_seconds, _find_meeting_seconds(config))
+        with (
+            _own_run_folder(config, world) as writer,
+            _mirrored(config, writer),
+            explain_memory(config),
+            explain_timeout(world, timeout_seconds),
+        ):
+            steps = _train(config, plan, world, device, data, writer, watchdog)
     finally:
         stop_distributed()
+        watchdog.close()
     return 0 if steps == plan.train_steps else EXIT_SAVED_AFTER_SIGNAL
 
 
 def _train(
-    config: Config, plan: Plan, world: World, device: "torch.device", data: TrainingData, writer: "RunWriter | None"
+    config: Config,
+    plan: Plan,
+    world: World,
+    device: "torch.device",
+    data: TrainingData,
+    writer: "RunWriter | None",
+    watchdog: Watchdog,
 ) -> int:
     """Assemble and train on one rank; returns the optimizer steps taken in all."""
     from llmtrain.data.loader import build_loader
@@ -122,12 +139,14 @@ def _train(
         recorder,
         monitor,
         stop,
+        watchdog,
         evaluate=lambda: engine.evaluate(batches),
         sample=lambda: sample_texts(engine, data.tokenizer, config.sampling, config.run.seed),
         saver=saver,
     )
     try:
         steps = train(run, first_step)
+        watchdog.enter("end", steps)
     except DivergenceError as error:
         if writer is not None:
             writer.log_event("diverged", message=str(error))
@@ -142,6 +161,25 @@ def _train(
         if steps == plan.train_steps and not (steps == first_step and writer.has_summary):
             finish_run(config, plan, data, validation, meter, writer, seconds=time.time() - started)
     return steps
+
+
+def _build_watchdog(config: Config, world: World) -> Watchdog:
+    limits = config.watchdog
+    seconds: dict[Phase, float | None] = {
+        "start": limits.start_seconds,
+        "step": limits.step_seconds,
+        "evaluate": limits.evaluate_seconds,
+        "sample": limits.sample_seconds,
+        "save": limits.save_seconds,
+        "end": limits.end_seconds,
+    }
+    return Watchdog(seconds, world.rank, config.run.folder)
+
+
+def _find_meeting_seconds(config: Config) -> float:
+    """How long ranks wait for one another at start: so short that the message comes before the watchdog ends them."""
+    start, seconds = config.watchdog.start_seconds, config.parallel.communication_timeout_seconds
+    return seconds if start is None else min(seconds, start / 2)
 
 
 @contextmanager

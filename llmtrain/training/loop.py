@@ -7,6 +7,7 @@ for each optimizer step:
     saver.poll                     a save that runs beside training: over, or failed?
     evaluate, sample, save         when due, and at the end
     stop                           when any rank was asked to, after saving
+The watchdog is told each time what this rank does from now on.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from llmtrain.optim.schedule import compute_learning_rate
 from llmtrain.parallel.engine import Engine, SourceLosses
 from llmtrain.plan.build import Plan
 from llmtrain.process.signals import StopRequest
+from llmtrain.process.watchdog import Watchdog
 from llmtrain.training.divergence import DivergenceMonitor
 from llmtrain.training.recorder import Recorder
 from llmtrain.training.resume import Saver
@@ -34,6 +36,7 @@ class TrainingRun:
     recorder: Recorder
     monitor: DivergenceMonitor
     stop: StopRequest
+    watchdog: Watchdog
     evaluate: Callable[[], SourceLosses]
     sample: Callable[[], Sequence[tuple[str, str]]]
     saver: Saver
@@ -53,23 +56,28 @@ def train(run: TrainingRun, first_step: int) -> int:
         DivergenceError: the loss is not finite, or stays too high. Nothing is saved after that.
         CheckpointError: a save failed, this or an earlier step.
     """
-    config, plan, recorder = run.config, run.plan, run.recorder
+    config, plan, recorder, watchdog = run.config, run.plan, run.recorder, run.watchdog
     for step in range(first_step, plan.train_steps):
+        done, is_last = step + 1, step + 1 == plan.train_steps
+        watchdog.enter("step", done)
         batches = run.loader.load_step(step)
         learning_rate = compute_learning_rate(step, config.optimizer.learning_rate, plan.train_steps, config.schedule)
         result = run.engine.train_step(batches, learning_rate, run.stop.is_set)
-        done, is_last = step + 1, step + 1 == plan.train_steps
         run.monitor.update(done, result.losses.mean)
         recorder.add(done, result, learning_rate)
         run.saver.poll()
         with recorder.paused():
             if is_last or _is_due(done, config.evaluation.evaluate_every_steps):
+                watchdog.enter("evaluate", done)
                 recorder.record_validation(done, run.evaluate())
             if is_last or _is_due(done, config.sampling.sample_every_steps):
+                watchdog.enter("sample", done)
                 recorder.record_samples(done, run.sample())
             if is_last or result.stop_requested or _is_due(done, config.checkpoint.save_every_steps):
+                watchdog.enter("save", done)
                 run.saver.save(run.engine, done)
             if is_last or result.stop_requested:
+                watchdog.enter("save", done)
                 run.saver.wait()
         if result.stop_requested:
             return done

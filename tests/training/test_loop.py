@@ -21,10 +21,11 @@ Note = tuple[Any, ...]
 
 
 class Notes:
-    """Loader, engine, recorder and saver in one: every call becomes a note."""
+    """Loader, engine, recorder, saver and watchdog in one: every call becomes a note."""
 
     def __init__(self, config: Config, losses: dict[int, float], stop_at: int | None) -> None:
         self.notes: list[Note] = []
+        self.phases: list[tuple[str, int]] = []
         self.is_paused = False
         self._losses, self._stop_at = losses, stop_at
         self.stop = StopRequest()
@@ -36,6 +37,7 @@ class Notes:
             recorder=cast(Any, self),
             monitor=DivergenceMonitor(1.0, 2),
             stop=self.stop,
+            watchdog=cast(Any, self),
             evaluate=self.evaluate,
             sample=self.sample,
             saver=cast(Any, self),
@@ -82,6 +84,9 @@ class Notes:
     def wait(self) -> None:
         self.note("wait")
 
+    def enter(self, phase: str, step: int) -> None:
+        self.phases.append((phase, step))
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         self.is_paused = True
@@ -119,6 +124,13 @@ def test_the_end_is_evaluated_sampled_and_saved_in_this_order_outside_of_the_clo
         ("save", 10, "paused"),
         ("wait", "paused"),
     ]
+
+
+def test_the_watchdog_hears_of_each_phase_before_it_begins(tmp_path: Path) -> None:
+    notes = make_notes(tmp_path, "training.train_steps=4", "checkpoint.save_every_steps=2")
+    train(notes.run, 0)
+    last = [("evaluate", 4), ("sample", 4), ("save", 4), ("save", 4)]
+    assert notes.phases == [("step", 1), ("step", 2), ("save", 2), ("step", 3), ("step", 4), *last]
 
 
 def test_each_interval_is_kept_and_the_end_counts_once(tmp_path: Path) -> None:
