@@ -40,6 +40,7 @@ ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run.", metava
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", metavar="[OVERRIDES]")]
 MoreFiles = Annotated[list[Path] | None, typer.Option("--config", "-c", help="More YAML files; later ones win.")]
 NumRanks = Annotated[int | None, typer.Option("--nproc", min=1, help="Start this many ranks on this machine.")]
+WorldSize = Annotated[int | None, typer.Option("--world-size", min=1, help="With --dry-run: plan for so many ranks.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the configuration and the plan, then stop.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.", metavar="RUN")]
 
@@ -86,6 +87,7 @@ def pretrain(
     more: MoreFiles = None,
     nproc: NumRanks = None,
     dry_run: DryRun = False,
+    world_size: WorldSize = None,
 ) -> None:
     """Train on shards. Under torchrun, deepspeed or srun this is one rank; with --nproc it starts the ranks itself."""
     loaded = _load(config, overrides, more)
@@ -95,7 +97,7 @@ def pretrain(
 
     world = read_world()
     if dry_run:
-        print_plan(loaded, nproc or world.world_size)
+        print_plan(loaded, world_size or nproc or world.world_size)
     elif nproc is not None and world.world_size == 1:
         raise typer.Exit(launch_pretrain(loaded, nproc))
     else:

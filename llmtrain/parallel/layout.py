@@ -1,8 +1,4 @@
-"""Who is where: the place of each rank in data x tensor x pipeline, and the groups, by name.
-
-Tensor-parallel neighbours get consecutive ranks, so that they share a machine; then data, then pipeline (Megatron-LM,
-Narayanan et al. 2021, section 3.2).
-"""
+"""Who is where: the place of this rank in data x tensor x pipeline (`plan.rank_map`), and its groups, by name."""
 
 from dataclasses import dataclass
 
@@ -10,6 +6,7 @@ import torch.distributed as dist
 
 from llmtrain.parallel.placement import TensorShard
 from llmtrain.plan.build import Plan
+from llmtrain.plan.rank_map import list_groups
 
 
 @dataclass(frozen=True)
@@ -62,37 +59,6 @@ class Layout:
         """The rank that holds another stage of this rank's pipeline."""
         stride = self.tensor_parallel_size * self.data_parallel_size
         return stage * stride + self.rank % stride
-
-
-def list_groups(data: int, tensor: int, pipeline: int, key_value_sharers: int = 1) -> dict[str, list[list[int]]]:
-    """Ranks of every group, by the axis along which its members differ.
-
-    Args:
-        data: data-parallel size.
-        tensor: tensor-parallel size.
-        pipeline: pipeline-parallel size.
-        key_value_sharers: neighbouring tensor-parallel ranks that hold the same key/value head.
-    """
-
-    def rank(d: int, t: int, p: int) -> int:
-        return t + tensor * (d + data * p)
-
-    datas, tensors, pipelines = range(data), range(tensor), range(pipeline)
-    ends = sorted({0, pipeline - 1})
-    return {
-        "data": [[rank(d, t, p) for d in datas] for p in pipelines for t in tensors],
-        "tensor": [[rank(d, t, p) for t in tensors] for p in pipelines for d in datas],
-        "pipeline": [[rank(d, t, p) for p in pipelines] for d in datas for t in tensors],
-        "model": [[rank(d, t, p) for p in pipelines for t in tensors] for d in datas],
-        "ends": [[rank(d, t, p) for p in ends] for d in datas for t in tensors]
-        + [[rank(d, t, p)] for p in pipelines[1:-1] for d in datas for t in tensors],
-        "key_value": [
-            [rank(d, t, p) for t in range(first, first + key_value_sharers)]
-            for p in pipelines
-            for d in datas
-            for first in range(0, tensor, key_value_sharers)
-        ],
-    }
 
 
 def build_layout(plan: Plan, rank: int) -> Layout:

@@ -50,6 +50,17 @@ class Plan:
         """Model FLOPs per token, forward and backward."""
         return self.shape.compute_flops_per_token(self.sequence_length)
 
+    @property
+    def pipeline_bubble_fraction(self) -> float:
+        """Share of a step in which a rank of a 1F1B pipeline waits, if all stages and passes cost the same.
+
+        Source:
+            Narayanan et al. 2021, section 2.2.1; for two stages on each rank, section 2.2.2.
+        """
+        ranks, stages = self.pipeline_parallel_size, len(self.stage_borders) - 1
+        passes = self.gradient_accumulation_steps * stages // ranks
+        return (ranks - 1) / (passes + ranks - 1)
+
     def describe(self) -> list[tuple[str, str]]:
         """Rows of the table printed before a run."""
         shape = self.shape
@@ -67,6 +78,11 @@ class Plan:
                 f"{self.global_batch_size} sequences x {self.sequence_length} tokens = {self.tokens_per_step:,} tokens "
                 f"({self.micro_batch_size} x {self.data_parallel_size} ranks x {self.gradient_accumulation_steps} "
                 "accumulation steps)",
+            ),
+            *(
+                [("pipeline bubble", f"{self.pipeline_bubble_fraction:.0%} of a step, if all stages cost the same")]
+                if self.pipeline_parallel_size > 1
+                else []
             ),
             ("training", f"{self.train_steps:,} steps, {self.train_tokens:,} tokens"),
             (

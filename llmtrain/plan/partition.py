@@ -26,6 +26,16 @@ def compute_unit_costs(shape: ModelShape, sequence_length: int) -> list[float]:
     return [_EMBEDDING_COST_PER_ELEMENT * shape.hidden_size, *[block] * shape.num_layers, head]
 
 
+def count_unit_parameters(shape: ModelShape) -> list[int]:
+    """Trained parameters of each unit, without rows that pad the vocabulary; a tied weight belongs to the embedding."""
+    table = shape.vocab_size * shape.hidden_size
+    positions = shape.max_sequence_length * shape.hidden_size if shape.family == "gpt2" else 0
+    final_norm = (2 if shape.family == "gpt2" else 1) * shape.hidden_size
+    head = 0 if shape.tie_word_embeddings else table
+    blocks = (shape.num_parameters - table - positions - final_norm - head) // shape.num_layers
+    return [table + positions, *[blocks] * shape.num_layers, final_norm + head]
+
+
 def partition_units(costs: Sequence[float], stages: int) -> list[int]:
     """Cut a sequence into consecutive, non-empty stages.
 

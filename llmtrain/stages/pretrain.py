@@ -19,6 +19,7 @@ from llmtrain.config.root import Config
 from llmtrain.config.show import describe_config
 from llmtrain.errors import EXIT_SAVED_AFTER_SIGNAL, DivergenceError
 from llmtrain.plan.build import Plan, build_plan
+from llmtrain.plan.rank_map import describe_groups, describe_stages
 from llmtrain.process.hang_report import Phase
 from llmtrain.process.launch import run_ranks_here
 from llmtrain.process.logs import configure_logging
@@ -44,7 +45,17 @@ def print_plan(loaded: LoadedConfig, world_size: int) -> None:
     for row in describe_config(loaded):
         table.add_row(*row)
     console.print(table)
-    console.print(_plan_table(build_plan(loaded.config, world_size, _find_vocab_size(loaded.config))))
+    plan = build_plan(loaded.config, world_size, _find_vocab_size(loaded.config))
+    console.print(_plan_table(plan))
+    if world_size > 1:
+        groups = Table(box=rich.box.SIMPLE_HEAD, show_header=False)
+        for name, text in describe_groups(plan):
+            groups.add_row(name, text)
+        console.print(groups)
+        stages = Table("pipeline rank", "ranks", "layers", "parameters of a rank", box=rich.box.SIMPLE_HEAD)
+        for stage in describe_stages(plan):
+            stages.add_row(*stage)
+        console.print(stages)
 
 
 def launch_pretrain(loaded: LoadedConfig, num_ranks: int) -> int:
@@ -222,8 +233,9 @@ def _plan_table(plan: Plan) -> Table:
 
 
 def _find_vocab_size(config: Config) -> int:
-    """Of the tokenizer on disk, or of the one the corpus section would train."""
+    """Of the tokenizer on disk, of the one the corpus section would train, or of section model."""
     folder = config.data.folder / "tokenizer"
-    if folder.is_dir() or config.corpus is None:
+    planned = config.corpus.tokenizer.vocab_size if config.corpus is not None else config.model.vocab_size
+    if folder.is_dir() or planned is None:
         return Tokenizer.load(folder).vocab_size
-    return config.corpus.tokenizer.vocab_size
+    return planned

@@ -228,8 +228,8 @@ def _train_reference(config: Config, plan: Plan, device: torch.device) -> tuple[
         curve.grad_norms.append(float(norm))
     with torch.no_grad():
         outputs = [_forward(model, make_global_batch(step, config).to(device)) for step in _validation_steps(plan)]
-    tokens = sum(float(output.token_count_per_sequence_B.sum()) for output in outputs)
-    validation = sum(float(output.loss_per_sequence_B.sum()) for output in outputs) / tokens
+    loss_sum, tokens = (torch.stack([output[i].sum() for output in outputs]).sum() for i in (1, 2))
+    validation = float(loss_sum / tokens)
     return curve, {name: weight.detach().cpu() for name, weight in model.named_parameters()}, validation
 
 

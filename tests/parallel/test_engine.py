@@ -1,4 +1,4 @@
-"""What a step does when something is wrong. That it computes the right thing is shown in tests/training/test_parity.py."""
+"""What a step does when something is wrong; tests/training/test_parity.py shows that it computes the right thing."""
 
 from pathlib import Path
 
