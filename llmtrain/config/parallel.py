@@ -24,5 +24,7 @@ class ParallelConfig(Section):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
     """What data-parallel ranks share: 0 nothing, 1 optimizer states, 2 also gradients, 3 also weights
     (Rajbhandari et al. 2020)."""
+    check_replicas_every_steps: PositiveInt | None = 500
+    """Optimizer steps between comparisons of weights that ranks share; null = never."""
     communication_timeout_seconds: PositiveInt = 600
     """A collective that takes longer ends the run instead of hanging it."""

@@ -52,6 +52,8 @@ class StepResult:
     losses: SourceLosses
     grad_norm: float
     stop_requested: bool
+    pipeline_bubble_fraction: float = 0.0
+    """Share of forward and backward passes in which a rank waited for other stages, mean over all ranks."""
 
 
 class Engine:
@@ -91,7 +93,7 @@ class Engine:
         """
         numbers = self._make_numbers()
         self._network.forward_backward(batches, self._compute_loss_scale(batches), self._observer(numbers))
-        losses, stop = self._reduce(numbers, stop_requested)
+        losses, stop, bubble = self._reduce(numbers, stop_requested)
         if not math.isfinite(losses.mean):
             raise DivergenceError(
                 f"step {self.deepspeed.global_steps + 1}: the loss is {losses.mean}. The weights were not updated and "
@@ -107,14 +109,14 @@ class Engine:
                 "Nothing was saved after it. Lower optimizer.learning_rate, then start again: the run resumes from the "
                 "last checkpoint."
             )
-        return StepResult(losses, grad_norm, stop)
+        return StepResult(losses, grad_norm, stop, bubble)
 
     @torch.no_grad()
     def evaluate(self, batches: Sequence[Batch]) -> SourceLosses:
         """Losses without an update. All ranks pass equally many batches (a batch may hold no target at all)."""
         numbers = self._make_numbers()
         self._network.forward(batches, self._observer(numbers))
-        losses, _ = self._reduce(numbers, stop_requested=False)
+        losses, _, _ = self._reduce(numbers, stop_requested=False)
         return losses
 
     def set_steps_taken(self, steps: int) -> None:
@@ -142,17 +144,18 @@ class Engine:
 
         return add
 
-    def _reduce(self, numbers: torch.Tensor, stop_requested: bool) -> tuple[SourceLosses, bool]:
+    def _reduce(self, numbers: torch.Tensor, stop_requested: bool) -> tuple[SourceLosses, bool, float]:
         """Sums over data-parallel ranks; of a pipeline only the stage with the loss has any."""
-        flat = torch.cat([numbers.flatten(), numbers.new_tensor([float(stop_requested)])])
-        dist.all_reduce(flat, group=self.layout.data_parallel_group)
-        if self.layout.pipeline_parallel_size > 1:
-            dist.all_reduce(flat, group=self.layout.pipeline_parallel_group)
-        if self.layout.tensor_parallel_size > 1:
-            dist.all_reduce(flat[-1:], group=self.layout.tensor_parallel_group)
+        layout, sources = self.layout, self._num_sources
+        bubble_share = self._network.bubble_fraction / (layout.data_parallel_size * layout.pipeline_parallel_size)
+        flat = torch.cat([numbers.flatten(), numbers.new_tensor([bubble_share, float(stop_requested)])])
+        dist.all_reduce(flat, group=layout.data_parallel_group)
+        if layout.pipeline_parallel_size > 1:
+            dist.all_reduce(flat, group=layout.pipeline_parallel_group)
+        if layout.tensor_parallel_size > 1:
+            dist.all_reduce(flat[-1:], group=layout.tensor_parallel_group)
         values = flat.tolist()
-        sources = self._num_sources
-        return SourceLosses(values[:sources], values[sources : 2 * sources]), values[-1] > 0
+        return SourceLosses(values[:sources], values[sources : 2 * sources]), values[-1] > 0, values[-2]
 
     def _update(self) -> float:
         if self._plan.zero_stage == 0:

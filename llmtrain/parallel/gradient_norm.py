@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from llmtrain.parallel.placement import get_placement
+
 
 @torch.no_grad()
 def clip_gradients(
@@ -22,7 +24,7 @@ def clip_gradients(
         The norm before clipping.
     """
     held = [parameter for parameter in parameters if parameter.grad is not None]
-    counted = [parameter.grad for parameter in held if parameter.placement.is_writer]  # type: ignore[attr-defined]
+    counted = [parameter.grad for parameter in held if get_placement(parameter).is_writer]
     norms = torch.nn.utils.get_total_norm([grad for grad in counted if grad is not None])
     total = norms.double().square().to(held[0].device)
     dist.all_reduce(total, group=model_parallel_group)

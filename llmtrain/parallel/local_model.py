@@ -22,6 +22,7 @@ from llmtrain.parallel.placement import (
     place,
     place_queries,
     place_shared_keys_and_values,
+    set_placement,
     slice_weight,
 )
 from llmtrain.parallel.tensor_layers import (
@@ -88,7 +89,7 @@ class LocalModelBuilder:
         return self._connect_head(Head(shape, training.loss_chunk_tokens, training.z_loss_coefficient))
 
     def set_first_weights(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-        """Give parameters their placement, their first values, and the mark DeepSpeed's gradient norm reads.
+        """Give parameters their placement and their first values.
 
         Args:
             parameters: by canonical name.
@@ -98,9 +99,7 @@ class LocalModelBuilder:
             whole = make_initial_weight(placement.name, self._sizes[placement.name], self._shape, self._config.run.seed)
             with torch.no_grad():
                 slice_weight(whole, placement, parameter)
-            parameter.placement = placement  # type: ignore[attr-defined]
-            # DeepSpeed's gradient norm counts the marked parameters of every rank.
-            parameter.tensor_model_parallel = placement.is_writer  # type: ignore[attr-defined]
+            set_placement(parameter, placement)
 
     def _place(self, name: str) -> Placement:
         shard = self._layout.tensor_shard

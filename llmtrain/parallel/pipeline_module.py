@@ -26,6 +26,7 @@ from llmtrain.model.gpt import Embedding, Head, LossOutput, build_context
 from llmtrain.model.recompute import run_with_recompute
 from llmtrain.parallel.layout import Layout
 from llmtrain.parallel.local_model import LocalModelBuilder
+from llmtrain.parallel.placement import get_placement, set_placement
 from llmtrain.plan.build import Plan
 
 TIED_COPY = "embedding.token.weight"
@@ -210,7 +211,7 @@ class StageModule(PipelineModule):  # type: ignore[misc]
         for name, parameter in self.named_parameters():
             if self.shape.tie_word_embeddings and name.endswith("head.weight"):
                 parameter.ds_pipe_replicated = True
-                parameter.placement = dataclasses.replace(parameter.placement, is_writer=False)
+                set_placement(parameter, dataclasses.replace(get_placement(parameter), is_writer=False))
 
 
 class TwoWayStageModule(DualPipeVModule, StageModule):  # type: ignore[misc]

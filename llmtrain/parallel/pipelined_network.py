@@ -3,13 +3,13 @@
 The schedule's last instruction, the update, is held back: the step's loss is looked at first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from deepspeed.runtime.pipe.schedule import OptimizerStep, PipeInstruction, PipeSchedule
+from deepspeed.runtime.pipe.schedule import BackwardPass, ForwardPass, OptimizerStep, PipeInstruction, PipeSchedule
 
 from llmtrain.config.root import Config
 from llmtrain.data.labels import IGNORE_INDEX
@@ -17,6 +17,7 @@ from llmtrain.data.loader import Batch
 from llmtrain.model.attention import KeyValueCache
 from llmtrain.model.generate import NextLogits
 from llmtrain.optim.adamw import build_adamw
+from llmtrain.parallel.busy_timer import BusyTimer
 from llmtrain.parallel.deepspeed_config import build_deepspeed_config
 from llmtrain.parallel.layout import Layout
 from llmtrain.parallel.pipeline_module import StageModule, TwoWayStageModule
@@ -31,6 +32,8 @@ class PipelinedNetwork:
         import deepspeed
 
         self._layout, self._device = layout, device
+        self.bubble_fraction = 0.0
+        """Share of the last forward and backward passes in which this rank computed nothing."""
         self._num_layers = plan.shape.num_layers
         is_two_way = config.parallel.pipeline_schedule == "dualpipev"
         self._stage_owners = list(range(layout.pipeline_parallel_size))
@@ -52,6 +55,11 @@ class PipelinedNetwork:
             config=build_deepspeed_config(config, plan),
             dist_init_required=False,
         )
+        self._busy, self._whole = BusyTimer(device), BusyTimer(device)
+        self.deepspeed._INSTRUCTION_MAP = {
+            kind: self._timed(execute) if kind in (ForwardPass, BackwardPass) else execute
+            for kind, execute in type(self.deepspeed)._INSTRUCTION_MAP.items()
+        }
         # The schedule wants an iterator to load from; stages take their batches from StageModule.feed instead.
         nothing = torch.zeros(1)
         self.deepspeed.set_dataiterator(iter(lambda: (nothing, nothing), None))
@@ -67,7 +75,10 @@ class PipelinedNetwork:
         self.module.train()
         self.module.feed([batch.to(self._device) for batch in batches], scale, observe)
         self.deepspeed.total_loss, self.deepspeed._compute_loss = None, True
-        self.deepspeed._exec_schedule(_WithoutUpdate(self.deepspeed._train_schedule()))
+        self._busy.take_seconds()
+        with self._whole.running():
+            self.deepspeed._exec_schedule(_WithoutUpdate(self.deepspeed._train_schedule()))
+        self.bubble_fraction = 1.0 - self._busy.take_seconds() / self._whole.take_seconds()
 
     @torch.no_grad()
     def forward(self, batches: Sequence[Batch], observe: Observe) -> None:
@@ -97,6 +108,13 @@ class PipelinedNetwork:
             if self.module.tensor is not None:
                 stack.enter_context(self.module.tensor.whole_sequences())
             yield next_logits
+
+    def _timed(self, execute: Callable[..., None]) -> Callable[..., None]:
+        def run(*args: Any, **kwargs: Any) -> None:
+            with self._busy.running():
+                execute(*args, **kwargs)
+
+        return run
 
     def _compute_logits(
         self, new_ids_1T: torch.Tensor, first_position: int, caches: Sequence[KeyValueCache]

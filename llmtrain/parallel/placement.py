@@ -49,6 +49,25 @@ class Placement:
     """Whether this rank speaks for the parameter, where several hold the same."""
 
 
+def set_placement(parameter: torch.nn.Parameter, placement: Placement) -> None:
+    """Keep a placement on its parameter, with the mark that DeepSpeed's gradient norm reads."""
+    parameter.placement = placement  # type: ignore[attr-defined]
+    # DeepSpeed counts the marked parameters of every rank, and all of tensor-parallel rank 0.
+    parameter.tensor_model_parallel = placement.is_writer  # type: ignore[attr-defined]
+
+
+def find_placement(parameter: torch.nn.Parameter) -> Placement | None:
+    """The placement that was set, if one was."""
+    return getattr(parameter, "placement", None)
+
+
+def get_placement(parameter: torch.nn.Parameter) -> Placement:
+    """The placement of a parameter of a parallel model."""
+    placement = find_placement(parameter)
+    assert placement is not None
+    return placement
+
+
 @dataclass(frozen=True)
 class TensorShard:
     """One rank of a tensor-parallel group: which of how many."""

@@ -24,6 +24,9 @@ Observe = Callable[[Batch, LossOutput], None]
 class WholeNetwork:
     """Runs micro-batches one after the other."""
 
+    bubble_fraction = 0.0
+    """A rank that holds all layers waits for no other stage."""
+
     def __init__(self, config: Config, plan: Plan, layout: Layout, device: torch.device) -> None:
         import deepspeed  # its import reads DS_ACCELERATOR, which start_distributed sets
 

@@ -42,7 +42,7 @@ def test_stages_name_their_ranks_layers_and_parameters(tmp_path: Path) -> None:
 def test_a_two_way_pipeline_holds_a_stage_of_either_end(tmp_path: Path) -> None:
     schedule = ["parallel.pipeline_parallel_size=2", "parallel.pipeline_schedule=dualpipev"]
     rows = describe_stages(make_plan(tmp_path, 2, "batch.micro_batch_size=2", *schedule))
-    assert [row[2] for row in rows] == ["embedding, block 0; block 3, output", "block 1; block 2"]
+    assert [row[2] for row in rows] == ["embedding, block 0; output", "block 1; blocks 2-3"]
 
 
 def test_the_bubble_shrinks_with_micro_batches(tmp_path: Path) -> None:
