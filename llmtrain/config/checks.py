@@ -130,6 +130,19 @@ def _check_parallel(config: Config) -> Iterator[tuple[str, str]]:
                 f"'{key}' = {tensor} neither divides 'model.num_key_value_heads' = {groups} nor is a multiple of it. "
                 f"Choose {divisors(groups)}, or a multiple of {groups}.",
             )
+    if parallel.offload_optimizer and parallel.zero_stage == 0:
+        yield (
+            "parallel.offload_optimizer",
+            "'parallel.offload_optimizer' = true with 'parallel.zero_stage' = 0: there are no master weights to move. "
+            "Set 'parallel.zero_stage' to 1, 2 or 3.",
+        )
+    if parallel.hierarchical_partition_size is not None and parallel.zero_stage != 3:
+        yield (
+            "parallel.hierarchical_partition_size",
+            f"'parallel.hierarchical_partition_size' = {parallel.hierarchical_partition_size} with "
+            f"'parallel.zero_stage' = {parallel.zero_stage}: every rank holds whole weights already. Leave it out, or "
+            "set 'parallel.zero_stage' to 3.",
+        )
     if parallel.pipeline_parallel_size > 1 and parallel.zero_stage > 1:
         yield (
             "parallel.zero_stage",

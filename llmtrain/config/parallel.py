@@ -24,6 +24,15 @@ class ParallelConfig(Section):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
     """What data-parallel ranks share: 0 nothing, 1 optimizer states, 2 also gradients, 3 also weights
     (Rajbhandari et al. 2020)."""
+    overlap_communication: bool = True
+    """Reduce gradients, and under ZeRO-3 gather weights, while the backward and forward passes go on; a pipeline
+    does not."""
+    offload_optimizer: bool = False
+    """Keep master weights and optimizer states of ZeRO 1, 2 and 3 in the host's memory, and update them there
+    (ZeRO-Offload, Ren et al. 2021)."""
+    hierarchical_partition_size: PositiveInt | None = None
+    """With ZeRO-3: also keep whole weights within groups of so many data-parallel ranks, those of a machine, so that
+    backward passes gather no weights between machines (ZeRO++, Wang et al. 2023, section 3.2)."""
     check_replicas_every_steps: PositiveInt | None = 500
     """Optimizer steps between comparisons of weights that ranks share; null = never."""
     communication_timeout_seconds: PositiveInt = 600

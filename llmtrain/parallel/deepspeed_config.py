@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+
+from llmtrain.config.parallel import ParallelConfig
 from llmtrain.config.root import Config
 from llmtrain.plan.build import Plan
 
@@ -16,8 +19,10 @@ def build_deepspeed_config(config: Config, plan: Plan) -> dict[str, Any]:
         "gradient_accumulation_steps": plan.gradient_accumulation_steps,
         # Absent means 1.0. Stage 0 keeps no norm for us to log, so there the engine clips.
         "gradient_clipping": config.optimizer.max_grad_norm if plan.zero_stage > 0 else 0.0,
-        "zero_optimization": {"stage": plan.zero_stage, "overlap_comm": False},
+        "zero_optimization": _build_zero_section(config.parallel),
         "zero_allow_untested_optimizer": True,
+        # Offloading updates with torch's AdamW too; DeepSpeed's own one for the host would be compiled at start.
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": precision.parameter_dtype == "bfloat16"},
         "communication_data_type": short[precision.reduce_dtype],
         # Hidden states that are shared along the sequence must not be cut again on their way to the next stage.
@@ -31,3 +36,13 @@ def build_deepspeed_config(config: Config, plan: Plan) -> dict[str, Any]:
             # Modules named here would have their gradients summed in bfloat16.
             result["torch_autocast"]["lower_precision_safe_modules"] = []
     return result
+
+
+def _build_zero_section(parallel: ParallelConfig) -> dict[str, Any]:
+    is_overlapped = parallel.overlap_communication and parallel.pipeline_parallel_size == 1
+    section: dict[str, Any] = {"stage": parallel.zero_stage, "overlap_comm": is_overlapped}
+    if parallel.offload_optimizer:
+        section["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if parallel.hierarchical_partition_size is not None:
+        section["zero_hpz_partition_size"] = parallel.hierarchical_partition_size
+    return section

@@ -54,6 +54,10 @@ class ParityCase:
     accumulation: int = 1
     recompute: Literal["none", "selective", "full"] = "none"
     dtype: Literal["float32", "bfloat16", "autocast"] = "float32"
+    overlap: bool = True
+    offload: bool = False
+    hierarchical: int | None = None
+    """Size of the groups within which ZeRO-3 also keeps whole weights."""
     masked: bool = False
     """Documents are masked from each other, positions start again in each."""
 
@@ -71,6 +75,8 @@ class ParityCase:
             self.accumulation > 1
         )
         parts += [f"{self.recompute} recompute"] * (self.recompute != "none") + ["masked"] * self.masked
+        parts += ["no overlap"] * (not self.overlap) + ["offload"] * self.offload
+        parts += [f"hierarchical {self.hierarchical}"] * (self.hierarchical is not None)
         parts += [self.dtype] * (self.dtype != "float32")
         return ", ".join(parts)
 
@@ -113,6 +119,9 @@ class ParityCase:
                 "zero_stage": self.zero,
                 "sequence_parallel": self.sequence_parallel,
                 "pipeline_schedule": self.schedule,
+                "overlap_communication": self.overlap,
+                "offload_optimizer": self.offload,
+                "hierarchical_partition_size": self.hierarchical,
             },
         }
         return validate(values, {(): "parity"})
@@ -296,8 +305,10 @@ def list_cases(max_world_size: int = 8) -> list[ParityCase]:
         for tensor in (1, 2, 4)
         for data in (1, 2, 4)
         for zero in (range(4) if pipeline == 1 else range(2))
-        if data * tensor * pipeline <= max_world_size
     ]
+    cases += [ParityCase(data=2, zero=zero, accumulation=2, overlap=False) for zero in (1, 2, 3)]
+    cases += [ParityCase(data=2, zero=zero, accumulation=2, offload=True) for zero in (1, 2, 3)]
+    cases += [ParityCase(data=2, tensor=2, zero=2, offload=True), ParityCase(data=4, zero=3, hierarchical=2)]
     layouts = [
         ParityCase(data=2),
         ParityCase(tensor=2, zero=0),
@@ -311,17 +322,16 @@ def list_cases(max_world_size: int = 8) -> list[ParityCase]:
         ParityCase(pipeline=2, tensor=2, data=2, zero=0, accumulation=4, schedule="dualpipev"),
     ]
     for case in layouts:
-        if case.world_size <= max_world_size:
-            cases += [
-                case,
-                dataclasses.replace(case, tied=True),
-                dataclasses.replace(case, family="gpt2", tied=True),
-                dataclasses.replace(case, family="gpt2"),
-                dataclasses.replace(case, recompute="full", accumulation=max(2, case.accumulation)),
-                dataclasses.replace(case, recompute="selective"),
-                dataclasses.replace(case, masked=True),
-                dataclasses.replace(case, dtype="autocast"),
-            ]
-            cases += [dataclasses.replace(case, dtype="bfloat16")] * (case.zero > 0)
-            cases += [dataclasses.replace(case, sequence_parallel=False)] * (case.tensor > 1)
-    return list(dict.fromkeys(cases))
+        cases += [
+            case,
+            dataclasses.replace(case, tied=True),
+            dataclasses.replace(case, family="gpt2", tied=True),
+            dataclasses.replace(case, family="gpt2"),
+            dataclasses.replace(case, recompute="full", accumulation=max(2, case.accumulation)),
+            dataclasses.replace(case, recompute="selective"),
+            dataclasses.replace(case, masked=True),
+            dataclasses.replace(case, dtype="autocast"),
+        ]
+        cases += [dataclasses.replace(case, dtype="bfloat16")] * (case.zero > 0)
+        cases += [dataclasses.replace(case, sequence_parallel=False)] * (case.tensor > 1)
+    return list(dict.fromkeys(case for case in cases if case.world_size <= max_world_size))

@@ -95,6 +95,18 @@ CASES = [
         "Choose 1 or 3, or a multiple of 3.",
     ),
     (
+        ["parallel.offload_optimizer=true", "parallel.zero_stage=0"],
+        0,
+        "'parallel.offload_optimizer' = true with 'parallel.zero_stage' = 0: there are no master weights to move. Set "
+        "'parallel.zero_stage' to 1, 2 or 3.",
+    ),
+    (
+        ["parallel.hierarchical_partition_size=2"],
+        0,
+        "'parallel.hierarchical_partition_size' = 2 with 'parallel.zero_stage' = 1: every rank holds whole weights "
+        "already. Leave it out, or set 'parallel.zero_stage' to 3.",
+    ),
+    (
         ["parallel.zero_stage=3", "parallel.pipeline_parallel_size=2"],
         0,
         "'parallel.zero_stage' = 3 with 'parallel.pipeline_parallel_size' = 2: DeepSpeed shares gradients and weights "

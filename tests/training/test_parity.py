@@ -17,6 +17,8 @@ CASES = {
     2: [
         *[ParityCase(data=2, zero=zero) for zero in range(4)],
         *[ParityCase(data=2, zero=zero, dtype="bfloat16") for zero in range(1, 4)],
+        *[ParityCase(data=2, zero=zero, offload=True) for zero in range(1, 4)],
+        ParityCase(data=2, zero=3, accumulation=2, overlap=False),
         *[ParityCase(tensor=2, zero=zero) for zero in range(4)],
         ParityCase(tensor=2, family="gpt2", tied=True, sequence_parallel=False, accumulation=2),
         ParityCase(tensor=2, recompute="selective", tied=True, masked=True, dtype="bfloat16"),
@@ -33,6 +35,7 @@ CASES = {
         *[ParityCase(tensor=2, data=2, zero=zero, tied=True) for zero in (2, 3)],
         ParityCase(pipeline=4, accumulation=4, tied=True),
         ParityCase(pipeline=2, tensor=2, accumulation=4, masked=True),
+        ParityCase(data=4, zero=3, hierarchical=2),
         ParityCase(pipeline=2, data=2, accumulation=2, family="gpt2"),
     ],
     8: [
@@ -76,7 +79,17 @@ def test_the_table_holds_every_layout_once() -> None:
     for size in possible:
         stages = {case.zero for case in cases if (case.data, case.tensor, case.pipeline) == size}
         assert stages == (set(range(4)) if size[2] == 1 else {0, 1}), size
-    for key in ("family", "tied", "recompute", "dtype", "schedule", "masked", "sequence_parallel"):
+    for key in (
+        "family",
+        "tied",
+        "recompute",
+        "dtype",
+        "schedule",
+        "masked",
+        "sequence_parallel",
+        "overlap",
+        "offload",
+    ):
         assert len({getattr(case, key) for case in cases}) > 1, key
 
 
