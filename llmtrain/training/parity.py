@@ -6,7 +6,6 @@ DeepSpeed, ranks, shards, stages or accumulation. Text is the source of this pac
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -211,6 +210,16 @@ def make_global_batch(step: int, config: Config) -> Batch:
     return Batch(ids, labels, torch.arange(rows) % 2, positions, documents)
 
 
+def list_own_batches(step: int, config: Config, plan: Plan, data_parallel_rank: int) -> list[Batch]:
+    """The micro-batches of one rank: its part of each slice of the global batch."""
+    batch, size = make_global_batch(step, config), plan.micro_batch_size
+    firsts = [
+        (micro * plan.data_parallel_size + data_parallel_rank) * size
+        for micro in range(plan.gradient_accumulation_steps)
+    ]
+    return [batch.map(lambda tensor, first=first: tensor[first : first + size]) for first in firsts]  # type: ignore[misc]
+
+
 def _read_source() -> torch.Tensor:
     folder = Path(__file__).parents[1]
     content = b"\n".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))
@@ -257,23 +266,16 @@ def _train(engine: Engine, config: Config, plan: Plan) -> tuple[Curve, float]:
     curve, rank = Curve([], []), engine.layout.data_parallel_rank
     for step in range(plan.train_steps):
         rate = compute_learning_rate(step, config.optimizer.learning_rate, plan.train_steps, config.schedule)
-        result = engine.train_step(list(_own_batches(step, config, plan, rank)), rate, stop_requested=False)
+        result = engine.train_step(list_own_batches(step, config, plan, rank), rate, stop_requested=False)
         curve.losses.append(result.losses.mean)
         curve.grad_norms.append(result.grad_norm)
-    batches = [batch for step in _validation_steps(plan) for batch in _own_batches(step, config, plan, rank)]
+    batches = [batch for step in _validation_steps(plan) for batch in list_own_batches(step, config, plan, rank)]
     return curve, engine.evaluate(batches).mean
 
 
 def _validation_steps(plan: Plan) -> range:
     """Batches behind the last one of training; several, as a pipeline trains with another number of micro-batches."""
     return range(plan.train_steps, plan.train_steps + 3)
-
-
-def _own_batches(step: int, config: Config, plan: Plan, data_parallel_rank: int) -> Iterator[Batch]:
-    batch, size = make_global_batch(step, config), plan.micro_batch_size
-    for micro in range(plan.gradient_accumulation_steps):
-        first = (micro * plan.data_parallel_size + data_parallel_rank) * size
-        yield batch.map(lambda tensor, first=first: tensor[first : first + size])  # type: ignore[misc]
 
 
 def _share(value: Any) -> Any:
