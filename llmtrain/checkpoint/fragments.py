@@ -27,7 +27,7 @@ from llmtrain.checkpoint.digest import combine_digests, compute_box_digest
 from llmtrain.checkpoint.manifest import STATES
 from llmtrain.errors import CheckpointError
 from llmtrain.parallel.geometry import Box, split_flat_range, whole_box
-from llmtrain.parallel.placement import Placement
+from llmtrain.parallel.placement import Placement, find_placement
 
 if TYPE_CHECKING:  # importing deepspeed takes seconds, and engines are only looked at here
     from deepspeed import DeepSpeedEngine
@@ -215,11 +215,9 @@ def _placement(name: str, parameter: torch.nn.Parameter) -> Placement:
 
     `torch.compile` puts a wrapper into the path of a name.
     """
-    placement: Placement | None = getattr(parameter, "placement", None)
-    if placement is not None:
-        return placement
     shape = _whole_shape(parameter)
-    return Placement(name.replace("_orig_mod.", ""), shape, ((whole_box(shape), (0,) * len(shape)),))
+    alone = Placement(name.replace("_orig_mod.", ""), shape, ((whole_box(shape), (0,) * len(shape)),))
+    return find_placement(parameter) or alone
 
 
 def _whole_shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:

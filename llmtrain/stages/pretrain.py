@@ -121,6 +121,7 @@ def _train(
     from llmtrain.training.divergence import DivergenceMonitor
     from llmtrain.training.loop import TrainingRun, train
     from llmtrain.training.recorder import Recorder
+    from llmtrain.training.replicas import check_replicas
     from llmtrain.training.resume import Saver
     from llmtrain.training.sampler import sample_texts
 
@@ -151,6 +152,7 @@ def _train(
         monitor,
         stop,
         watchdog,
+        check_replicas=lambda step: check_replicas(engine, step),
         evaluate=lambda: engine.evaluate(batches),
         sample=lambda: sample_texts(engine, data.tokenizer, config.sampling, config.run.seed),
         saver=saver,

@@ -14,6 +14,7 @@ MODEL_FLOPS_UTILIZATION = "perf/model_flops_utilization"
 STEP_SECONDS = "perf/step_seconds"
 DATA_WAIT_FRACTION = "perf/data_wait_fraction"
 PEAK_MEMORY_GIB = "perf/peak_memory_gib"
+PIPELINE_BUBBLE_FRACTION = "perf/pipeline_bubble_fraction"
 SAVE_SECONDS = "perf/checkpoint_save_seconds"
 SAVE_STALL_SECONDS = "perf/checkpoint_stall_seconds"
 

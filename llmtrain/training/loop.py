@@ -4,6 +4,7 @@ for each optimizer step:
     micro-batches <- loader        prefetched, a function of the step number
     engine.train_step              forward, backward, refuse a loss that is not finite, update
     recorder.add                   metrics every log_every_steps
+    check_replicas                 do ranks that share weights hold the same ones?
     saver.poll                     a save that runs beside training: over, or failed?
     evaluate, sample, save         when due, and at the end
     stop                           when any rank was asked to, after saving
@@ -27,7 +28,7 @@ from llmtrain.training.resume import Saver
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Everything the loop works with. `evaluate`, `sample` and the methods of `saver` are called on all ranks."""
+    """Everything the loop works with. The functions and the methods of `saver` are called on all ranks."""
 
     config: Config
     plan: Plan
@@ -37,6 +38,7 @@ class TrainingRun:
     monitor: DivergenceMonitor
     stop: StopRequest
     watchdog: Watchdog
+    check_replicas: Callable[[int], None]
     evaluate: Callable[[], SourceLosses]
     sample: Callable[[], Sequence[tuple[str, str]]]
     saver: Saver
@@ -54,6 +56,7 @@ def train(run: TrainingRun, first_step: int) -> int:
 
     Raises:
         DivergenceError: the loss is not finite, or stays too high. Nothing is saved after that.
+        ParallelError: ranks that share weights hold different ones.
         CheckpointError: a save failed, this or an earlier step.
     """
     config, plan, recorder, watchdog = run.config, run.plan, run.recorder, run.watchdog
@@ -67,6 +70,8 @@ def train(run: TrainingRun, first_step: int) -> int:
         recorder.add(done, result, learning_rate)
         run.saver.poll()
         with recorder.paused():
+            if _is_due(done, config.parallel.check_replicas_every_steps):
+                run.check_replicas(done)
             if is_last or _is_due(done, config.evaluation.evaluate_every_steps):
                 watchdog.enter("evaluate", done)
                 recorder.record_validation(done, run.evaluate())

@@ -46,6 +46,7 @@ class Recorder:
         self.console: TrainingConsole | None = None
         """Progress for people, on the rank that shows it."""
         self._tokens_seen = [0.0] * len(sources)
+        self._bubble_fraction = 0.0
         self._validation: tuple[int, float] | None = None
         self._start_interval()
 
@@ -56,6 +57,7 @@ class Recorder:
             self._token_counts[i] += tokens
             self._tokens_seen[i] += tokens
         self._grad_norm_sum += result.grad_norm
+        self._bubble_fraction = result.pipeline_bubble_fraction
         self._steps += 1
         self._meter.end_step()
         if self.console is not None:
@@ -131,6 +133,8 @@ class Recorder:
         for source, seen, there in zip(self._sources, self._tokens_seen, self._tokens_on_disk, strict=True):
             metrics[names.epoch_of(source)] = seen / there
         metrics |= self._meter.take_interval()
+        if self._bubble_fraction:  # of the last step; there is none without a pipeline
+            metrics[names.PIPELINE_BUBBLE_FRACTION] = self._bubble_fraction
         self._write(step, metrics)
         if self.console is not None:
             self.console.log(step, metrics)

@@ -33,7 +33,10 @@ def check_replicas(engine: Engine, step: int) -> None:
     Raises:
         ParallelError: on every rank, when some differ: rank and tensor are named.
     """
-    layout, own = engine.layout, _digest_parameters(engine)
+    layout = engine.layout
+    if layout.world_size == 1:
+        return
+    own = _digest_parameters(engine)
     problems: list[str] = []
     for group in (layout.tensor_parallel_group, layout.ends_group, layout.data_parallel_group):
         if dist.get_world_size(group) > 1:

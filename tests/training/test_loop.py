@@ -38,6 +38,7 @@ class Notes:
             monitor=DivergenceMonitor(1.0, 2),
             stop=self.stop,
             watchdog=cast(Any, self),
+            check_replicas=lambda step: self.note("check replicas", step),
             evaluate=self.evaluate,
             sample=self.sample,
             saver=cast(Any, self),
@@ -185,3 +186,12 @@ def test_a_diverged_run_records_and_saves_nothing_more(tmp_path: Path, losses: d
         train(notes.run, 0)
     assert notes.steps("add") == [1, 2, 3, 4, 5]
     assert notes.steps("save") == [3]
+
+
+def test_replicas_are_compared_at_their_interval_outside_of_the_clock(tmp_path: Path) -> None:
+    notes = make_notes(tmp_path, "parallel.check_replicas_every_steps=4")
+    train(notes.run, 0)
+    assert [note for note in notes.notes if note[0] == "check replicas"] == [
+        ("check replicas", 4, "paused"),
+        ("check replicas", 8, "paused"),
+    ]
