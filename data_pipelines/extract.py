@@ -93,9 +93,9 @@ def extract_unit(unit: Unit, clean: CleanConfig, part: Path) -> Account:
     account_path = part.with_suffix(".json")
     if account_path.exists() and part.exists():
         return Account.from_json(json.loads(account_path.read_text(encoding="utf-8")))
-    account, started = Account(), time.monotonic()
+    account, started = Account(), time.process_time()
     write_documents(part, _keep(unit, clean, account))
-    account.seconds = time.monotonic() - started
+    account.seconds = time.process_time() - started
     write_atomically(account_path, json.dumps(account.to_json(), ensure_ascii=False).encode())
     return account
 
