@@ -30,6 +30,8 @@ config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 checkpoint_app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
 tracking_app = typer.Typer(help="Look after the mirror in MLflow.", no_args_is_help=True)
 verify_app = typer.Typer(help="Prove what this machine or cluster computes.", no_args_is_help=True)
+launch_app = typer.Typer(help="Write what a scheduler needs.", no_args_is_help=True)
+app.add_typer(launch_app, name="launch")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(checkpoint_app, name="checkpoint")
@@ -92,16 +94,43 @@ def pretrain(
     """Train on shards. Under torchrun, deepspeed or srun this is one rank; with --nproc it starts the ranks itself."""
     loaded = _load(config, overrides, more)
 
-    from llmtrain.process.world import read_world
+    from llmtrain.process.world import read_world, refuse_second_launcher
     from llmtrain.stages.pretrain import launch_pretrain, print_plan, run_rank
 
-    world = read_world()
     if dry_run:
-        print_plan(loaded, world_size or nproc or world.world_size)
-    elif nproc is not None and world.world_size == 1:
+        print_plan(loaded, world_size or nproc or read_world().world_size)
+    elif nproc is not None:
+        refuse_second_launcher()
         raise typer.Exit(launch_pretrain(loaded, nproc))
     else:
-        raise typer.Exit(run_rank(loaded.config, world))
+        raise typer.Exit(run_rank(loaded.config, read_world()))
+
+
+@launch_app.command("slurm")
+def launch_slurm(
+    config: ConfigFile,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")],
+    overrides: Overrides = None,
+    more: MoreFiles = None,
+    ranks_per_node: Annotated[int, typer.Option(min=1, help="Ranks on each machine.")] = 8,
+    gpus_per_node: Annotated[int | None, typer.Option(min=0, help="Default: as many as ranks; 0 = none.")] = None,
+    time: Annotated[str | None, typer.Option(help="Time limit, e.g. 24:00:00.")] = None,
+    partition: Annotated[str | None, typer.Option(help="Slurm partition.")] = None,
+    account: Annotated[str | None, typer.Option(help="Slurm account.")] = None,
+    job_name: Annotated[str, typer.Option(help="Name in the queue.")] = "llmtrain",
+    output: Annotated[Path | None, typer.Option(help="Script to write; default RUN_NAME.sbatch.")] = None,
+) -> None:
+    """Check a run and write its sbatch script: saves before the time limit and queues itself again."""
+    loaded = _load(config, overrides, more)
+
+    from llmtrain.process.slurm_script import SlurmRequest
+    from llmtrain.stages.launch_slurm import write_slurm_script
+
+    files = [part for path in more or [] for part in ("--config", str(path))]
+    arguments = [*files, "--", str(config), *(overrides or [])]
+    gpus = ranks_per_node if gpus_per_node is None else gpus_per_node
+    request = SlurmRequest(arguments, sys.executable, nodes, ranks_per_node, gpus, time, partition, account, job_name)
+    write_slurm_script(loaded, request, output)
 
 
 @data_app.command("prepare")

@@ -1,7 +1,7 @@
 """Which rank this process is: the only place that reads rank variables.
 
-`torchrun`, `deepspeed` and `llmtrain ... --nproc` set RANK and its relatives; under `srun` the Slurm variables are
-read; with none of them this is the only process.
+`torchrun`, `deepspeed` and `llmtrain ... --nproc` set RANK and its relatives; a task of `srun` is known by its step id;
+with neither this is the only process. A batch script has SLURM_PROCID=0 and SLURM_NTASKS, too, but it is no task.
 """
 
 import os
@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmtrain.errors import ParallelError
+
+# Slurm numbers what is not a step of srun (the batch script, an interactive shell) from 0xFFFFFFFF downwards.
+_FIRST_SPECIAL_STEP = 0xFFFFFFF0
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,11 @@ def read_world(environment: Mapping[str, str] = os.environ) -> World:
     if "RANK" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
         local_world_size = environment.get("LOCAL_WORLD_SIZE", environment.get("WORLD_SIZE", "1"))
-    elif "SLURM_PROCID" in environment and int(environment.get("SLURM_NTASKS", "1")) > 1:
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "MASTER_ADDR", "MASTER_PORT")
-        # "4(x2)" or "4": tasks on each node.
-        local_world_size = environment.get("SLURM_NTASKS_PER_NODE", environment["SLURM_NTASKS"]).split("(")[0]
+    elif _is_slurm_task(environment) and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "MASTER_ADDR", "MASTER_PORT")
+        # "4(x2)", "4" or "4,3": tasks on each node.
+        per_node = environment.get("SLURM_STEP_TASKS_PER_NODE", environment["SLURM_STEP_NUM_TASKS"])
+        local_world_size = per_node.split("(")[0].split(",")[0]
     else:
         return World()
     missing = [name for name in names if name not in environment]
@@ -58,3 +62,21 @@ def read_world(environment: Mapping[str, str] = os.environ) -> World:
     if not 0 <= int(rank) < int(world_size):
         raise ParallelError(f"environment: {names[0]} = {rank} is not below {names[1]} = {world_size}.")
     return World(int(rank), int(world_size), int(local_rank), int(local_world_size), address, int(port))
+
+
+def refuse_second_launcher(environment: Mapping[str, str] = os.environ) -> None:
+    """Before ranks are started here: refuse when this process is one of the ranks of torchrun or deepspeed.
+
+    Raises:
+        ParallelError: it is; each of them would start ranks.
+    """
+    if int(environment.get("WORLD_SIZE", "1")) > 1 and "RANK" in environment:
+        raise ParallelError(
+            f"--nproc: this process is already rank {environment['RANK']} of {environment['WORLD_SIZE']}, by RANK and "
+            "WORLD_SIZE. Leave out --nproc under torchrun and deepspeed, or unset these variables."
+        )
+
+
+def _is_slurm_task(environment: Mapping[str, str]) -> bool:
+    step = environment.get("SLURM_STEP_ID", "")
+    return "SLURM_PROCID" in environment and step.isdigit() and int(step) < _FIRST_SPECIAL_STEP

@@ -45,6 +45,7 @@ def variables(rank: int, num_tasks: int) -> dict[str, str]:
         "SLURM_PROCID": str(rank),
         "SLURM_LOCALID": str(rank),
         "SLURM_NODEID": "0",
+        "SLURM_STEP_ID": "0",
         "SLURM_STEP_NUM_TASKS": str(num_tasks),
         "SLURM_STEP_TASKS_PER_NODE": str(num_tasks),
     }
