@@ -7,7 +7,7 @@ fraction of a second.
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -186,6 +186,31 @@ def checkpoint_verify(run_folder: RunFolder) -> None:
     from llmtrain.stages.checkpoints import verify_checkpoints
 
     verify_checkpoints(run_folder)
+
+
+@checkpoint_app.command("show")
+def checkpoint_show(
+    run_folder: RunFolder,
+    step: Annotated[int | None, typer.Option(help="Checkpoint to show; default the newest.")] = None,
+) -> None:
+    """One checkpoint: step, samples, layout, size, digest, parameters by shape, changed configuration, versions."""
+    from llmtrain.stages.checkpoints import show_checkpoint
+
+    show_checkpoint(run_folder, step)
+
+
+@checkpoint_app.command("convert")
+def checkpoint_convert(
+    run_folder: RunFolder,
+    step: Annotated[int, typer.Option(help="Checkpoint to convert.")],
+    output: Annotated[Path, typer.Option(help="Folder to make.")],
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Type of the written tensors.")] = "float32",
+) -> None:
+    """Write the weights as plain safetensors files by canonical name, checked against the digest, for tools."""
+    from llmtrain.stages.checkpoints import convert
+
+    convert(run_folder, step, output, dtype)
+    typer.echo(output)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Literal
 import torch.distributed as dist
 
 from llmtrain.checkpoint.agreement import gather_from_all, own_rank
-from llmtrain.checkpoint.manifest import Manifest, parse_step, read_manifest
+from llmtrain.checkpoint.manifest import Manifest, parse_step, read_manifest, step_directory_name
 from llmtrain.checkpoint.tensor_file import hash_file
 from llmtrain.errors import CheckpointError
 
@@ -24,6 +24,19 @@ def list_checkpoints(folder: Path) -> list[Path]:
         return []
     steps = {path: parse_step(path) for path in folder.iterdir() if path.is_dir()}
     return sorted((path for path, step in steps.items() if step is not None), key=lambda p: steps[p] or 0, reverse=True)
+
+
+def find_step(folder: Path, step: int) -> Path:
+    """The checkpoint of a step; nothing about it is verified.
+
+    Raises:
+        CheckpointError: there is none of that step; those that are there are named.
+    """
+    checkpoint = folder / step_directory_name(step)
+    if not checkpoint.is_dir():
+        there = [str(parse_step(path)) for path in reversed(list_checkpoints(folder))]
+        raise CheckpointError(f"{folder}: no checkpoint of step {step}. There are: {', '.join(there) or 'none'}.")
+    return checkpoint
 
 
 def verify_checkpoint(checkpoint: Path, verify: Literal["size", "full"], *, part: int = 0, parts: int = 1) -> Manifest:

@@ -1,13 +1,21 @@
-"""Commands `checkpoint list` and `checkpoint verify`."""
+"""Commands `checkpoint list`, `verify`, `show` and `convert`."""
 
+import math
+import re
+from collections import Counter
 from pathlib import Path
 
+import rich.box
 from rich.console import Console
 from rich.table import Table
 
-from llmtrain.checkpoint.find import list_checkpoints, verify_checkpoint
-from llmtrain.checkpoint.manifest import parse_step
-from llmtrain.errors import CheckpointError
+from llmtrain.checkpoint.convert import DtypeName, convert_checkpoint
+from llmtrain.checkpoint.find import find_step, list_checkpoints, verify_checkpoint
+from llmtrain.checkpoint.manifest import Manifest, parse_step
+from llmtrain.config.compare import find_changes
+from llmtrain.config.loader import validate
+from llmtrain.errors import CheckpointError, ConfigError
+from llmtrain.stages.run_folder import CONFIG_NAME, load_run_config
 
 
 def print_checkpoints(run_folder: Path) -> None:
@@ -50,6 +58,79 @@ def verify_checkpoints(run_folder: Path) -> None:
             problems.append(str(error))
     if problems:
         raise CheckpointError("\n".join(problems))
+
+
+def show_checkpoint(run_folder: Path, step: int | None) -> None:
+    """All that is known about one checkpoint without reading a tensor, on standard output.
+
+    Args:
+        run_folder: e.g. runs/quickstart.
+        step: which checkpoint; None = the newest.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or files are missing or have other sizes.
+    """
+    checkpoint = _list(run_folder)[0] if step is None else find_step(run_folder / "checkpoints", step)
+    manifest = verify_checkpoint(checkpoint, "size")
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    facts = Table(box=rich.box.SIMPLE_HEAD, show_header=False)
+    for name, value in _describe(manifest):
+        facts.add_row(name, value)
+    console.print(facts)
+    parameters = Table("parameter", "shape", "how many", box=rich.box.SIMPLE_HEAD)
+    groups = Counter((re.sub(r"\.\d+\.", ".*.", name), shape) for name, shape in manifest.parameter_shapes.items())
+    for (name, shape), count in groups.items():
+        parameters.add_row(name, " x ".join(map(str, shape)), str(count))
+    console.print(parameters)
+    for line in _describe_changes(manifest, run_folder):
+        console.print(line)
+
+
+def convert(run_folder: Path, step: int, output: Path, dtype: DtypeName) -> None:
+    """Write the weights of a checkpoint as plain safetensors files.
+
+    Args:
+        run_folder: e.g. runs/quickstart.
+        step: which checkpoint.
+        output: folder to make.
+        dtype: of the written tensors.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, it is damaged, or the folder cannot be written.
+    """
+    checkpoint = find_step(run_folder / "checkpoints", step)
+    verify_checkpoint(checkpoint, "full")
+    convert_checkpoint(checkpoint, output, dtype)
+
+
+def _describe(manifest: Manifest) -> list[tuple[str, str]]:
+    size = sum(entry.bytes for entry in manifest.files.values())
+    count = sum(math.prod(shape) for shape in manifest.parameter_shapes.values())
+    loss = "not measured" if manifest.validation_loss is None else f"{manifest.validation_loss:.4f}"
+    return [
+        ("step", f"{manifest.step:,}"),
+        ("samples", f"{manifest.consumed_samples:,}"),
+        ("validation loss", loss),
+        ("parameters", f"{count:,} in {len(manifest.parameter_shapes)} tensors"),
+        ("files", f"{len(manifest.files)} files, {size:,} bytes"),
+        ("weights digest", manifest.weights_digest),
+        ("continues", manifest.parent or "nothing"),
+        ("layout", ", ".join(f"{name} {value}" for name, value in manifest.layout.items())),
+        ("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
+    ]
+
+
+def _describe_changes(manifest: Manifest, run_folder: Path) -> list[str]:
+    """Keys of the run that have changed since the checkpoint was made."""
+    try:
+        changes = find_changes(validate(manifest.config, {}), load_run_config(run_folder))
+    except ConfigError as error:
+        return [f"configuration: cannot be compared: {error}"]
+    if not changes:
+        return [f"configuration: as in {run_folder / CONFIG_NAME}"]
+    return [f"configuration: {len(changes)} keys differ from {run_folder / CONFIG_NAME}:"] + [
+        f"  {key}: {saved} when saved, {now} now" for key, saved, now in changes
+    ]
 
 
 def _list(run_folder: Path) -> list[Path]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from llmtrain.checkpoint.find import find_latest, list_checkpoints, verify_checkpoint
-from llmtrain.checkpoint.manifest import Manifest, parse_step, read_manifest, step_directory_name
+from llmtrain.checkpoint.find import find_latest, find_step, verify_checkpoint
+from llmtrain.checkpoint.manifest import Manifest, read_manifest
 from llmtrain.checkpoint.read import read_state_dict
 from llmtrain.config.root import Config
 from llmtrain.errors import CheckpointError, DataError
@@ -46,7 +46,7 @@ def load_finished_run(run_folder: Path, step: int | None) -> FinishedRun:
         if checkpoint is None:
             raise CheckpointError(f"{checkpoints}: no checkpoint yet. Train first: llmtrain pretrain CONFIG.")
     else:
-        checkpoint = _find_step(checkpoints, step)
+        checkpoint = find_step(checkpoints, step)
         verify_checkpoint(checkpoint, "full")
     manifest, tokenizer = read_manifest(checkpoint), Tokenizer.load(config.data.folder / "tokenizer")
     trained_with = manifest.progress["data"]["tokenizer"]
@@ -57,11 +57,3 @@ def load_finished_run(run_folder: Path, step: int | None) -> FinishedRun:
         )
     shape = build_model_shape(config.model, tokenizer.vocab_size, config.batch.sequence_length)
     return FinishedRun(run_folder, config, manifest, shape, tokenizer, read_state_dict(checkpoint))
-
-
-def _find_step(checkpoints: Path, step: int) -> Path:
-    checkpoint = checkpoints / step_directory_name(step)
-    if not checkpoint.is_dir():
-        there = [str(parse_step(path)) for path in reversed(list_checkpoints(checkpoints))]
-        raise CheckpointError(f"{checkpoints}: no checkpoint of step {step}. There are: {', '.join(there) or 'none'}.")
-    return checkpoint
