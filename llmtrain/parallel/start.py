@@ -16,6 +16,7 @@ import psutil
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
+from torch.distributed import distributed_c10d
 
 from llmtrain.errors import HangError, ParallelError
 from llmtrain.process.world import World
@@ -175,6 +176,17 @@ def _explain_meeting(world: World, seconds: float, error: str) -> str:
         f"rank {world.rank}: could not meet {world.world_size} ranks at {place}: {error}. Check that every node runs "
         "and reaches that address, and that nothing else listens there."
     )
+
+
+def limit_waiting(timeout_seconds: float) -> None:
+    """Give every process group of this rank the time limit of the first one; torch and DeepSpeed make them with 30 min.
+
+    Args:
+        timeout_seconds: a collective that takes longer raises.
+    """
+    for group in distributed_c10d._world.pg_map:
+        if isinstance(group, dist.ProcessGroup):
+            distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_seconds), group)
 
 
 @contextmanager

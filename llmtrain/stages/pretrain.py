@@ -116,6 +116,7 @@ def _train(
     from llmtrain.data.loader import build_loader
     from llmtrain.parallel.engine import Engine
     from llmtrain.parallel.layout import build_layout
+    from llmtrain.parallel.start import limit_waiting
     from llmtrain.stages.pretrain_parts import build_evaluation, build_meter, finish_run, prepare_packing
     from llmtrain.tracking.console import TrainingConsole
     from llmtrain.training.divergence import DivergenceMonitor
@@ -131,6 +132,7 @@ def _train(
     loader = build_loader(config, plan, data.train, layout.data_parallel_rank)
     sources = loader.order.mixture.names
     engine = Engine(config, plan, layout, device, len(sources))
+    limit_waiting(config.parallel.communication_timeout_seconds)
     validation, batches = build_evaluation(config, plan, data, sources, layout.data_parallel_rank)
     meter = build_meter(config, plan, device, loader)
     monitor = DivergenceMonitor(config.training.divergence_loss_increase, config.training.divergence_patience_steps)
