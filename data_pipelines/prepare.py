@@ -36,6 +36,7 @@ from llmtrain.config.corpus import CodeSource, CorpusConfig, SourceConfig, WebSo
 from llmtrain.config.data import DataConfig
 from llmtrain.config.root import Config
 from llmtrain.errors import ConfigError, DataError, MemoryExhaustedError
+from llmtrain.process.folder_lock import locked_folder
 from llmtrain.shards.reader import ShardedTokens
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 
@@ -48,7 +49,7 @@ def prepare(config: Config, console: Console | None = None) -> None:
         console: where progress goes; default standard error.
 
     Raises:
-        ConfigError: there is no section `corpus`.
+        ConfigError: there is no section `corpus`, or another process prepares this folder.
         DataError: an input is missing or damaged, a source is empty, the disk is full.
     """
     if config.corpus is None:
@@ -57,12 +58,13 @@ def prepare(config: Config, console: Console | None = None) -> None:
         )
     folder = config.data.folder
     try:
-        console = console or Console(stderr=True, highlight=False)
-        preparation = _Preparation(config.corpus, config.data, console)
-        preparation.make_documents()
-        preparation.make_tokenizer()
-        preparation.make_shards()
-        preparation.make_report()
+        with locked_folder(folder, "prepare.lock", "a preparation", "Wait for it, or choose another data.folder."):
+            console = console or Console(stderr=True, highlight=False)
+            preparation = _Preparation(config.corpus, config.data, console)
+            preparation.make_documents()
+            preparation.make_tokenizer()
+            preparation.make_shards()
+            preparation.make_report()
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be read or written: {error}. Mend that, then run `llmtrain data prepare` again: "

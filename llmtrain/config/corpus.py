@@ -48,12 +48,12 @@ class CodeSource(Section):
 
 
 class DocumentsSource(Section):
-    """Text that already is in records: JSONL, JSONL.gz or parquet, or a dataset of the Hugging Face hub."""
+    """Text that already is in records: JSONL, JSON, parquet, or a dataset of the Hugging Face hub."""
 
     kind: Literal["documents"]
     """What `paths` hold."""
     paths: list[str] = Field(min_length=1)
-    """Files or globs (`*.jsonl`, `*.jsonl.gz`, `*.jsonl.zst`, `*.parquet`), or `hub:NAME`, read through `datasets`."""
+    """Files or globs (`*.jsonl`, `*.jsonl.gz`, `*.jsonl.zst`, `*.parquet`), or `hub:NAME` of the Hugging Face hub."""
     text_field: str = "text"
     """Key of the text in each record."""
     split: str = "train"

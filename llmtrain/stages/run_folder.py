@@ -1,10 +1,8 @@
 """The folder of a run: who may write there, and whether a configuration may continue what lies in it."""
 
-import fcntl
 import logging
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from llmtrain.config.compare import find_changes
@@ -12,6 +10,7 @@ from llmtrain.config.loader import dump_config, validate
 from llmtrain.config.root import Config
 from llmtrain.config.yaml_reader import read_yaml
 from llmtrain.errors import ConfigError
+from llmtrain.process.folder_lock import locked_folder
 from llmtrain.shards.manifest import write_atomically
 from llmtrain.tracking.run_folder import explain_refusal
 
@@ -85,20 +84,8 @@ def locked_run_folder(folder: Path) -> Iterator[None]:
         ConfigError: another process holds it; its id and host are named.
         MachineError: the folder cannot be written or locked.
     """
-    with explain_refusal(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK_NAME).open("ab+", buffering=0)
-    with lock:
+    remedy = "Wait for it, stop it, or choose another run.name."
+    with ExitStack() as stack:
         with explain_refusal(folder):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.seek(0)
-                holder = lock.read().decode().strip() or "unknown process"
-                raise ConfigError(
-                    f"{folder}: a run is using this folder ({holder}). "
-                    "Wait for it, stop it, or choose another run.name."
-                ) from error
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
+            stack.enter_context(locked_folder(folder, LOCK_NAME, "a run", remedy))
         yield

@@ -22,6 +22,7 @@ from data_pipelines.verify import verify_data
 from data_pipelines.write_shards import is_validation
 from llmtrain.config.loader import load_config
 from llmtrain.errors import ConfigError, DataError, MemoryExhaustedError
+from llmtrain.process.folder_lock import locked_folder
 from llmtrain.shards.reader import ShardedTokens
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 from llmtrain.tokenizer.special_tokens import CONTROL_SYMBOLS, UNKNOWN_ID
@@ -65,13 +66,14 @@ def run(project: Path, folder: Path, *overrides: str) -> str:
 
 def digest(folder: Path) -> dict[str, str]:
     """Content of every file but the accounts of time."""
-    told = ("stages.json", "report.json", "report.md")
+    told = ("stages.json", "report.json", "report.md", "prepare.lock")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in told)
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def times(folder: Path) -> dict[str, int]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("report."))
+    rewritten = ("report.json", "report.md", "prepare.lock")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in rewritten)
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
 
 
@@ -101,7 +103,7 @@ def read_shards(folder: Path) -> list[list[int]]:
 
 def test_the_folder_holds_documents_tokenizer_shards_and_report_and_nothing_else(prepared: Path) -> None:
     assert sorted(path.name for path in prepared.iterdir()) == [
-        "documents", "report.json", "report.md", "shards", "stages.json", "tokenizer",
+        "documents", "prepare.lock", "report.json", "report.md", "shards", "stages.json", "tokenizer",
     ]  # fmt: skip
     assert not list(prepared.rglob("*.tmp"))
     verify_data(prepared, Console(file=io.StringIO()))
@@ -365,3 +367,12 @@ def test_a_worker_that_the_system_ends_is_told_as_lack_of_memory(
     monkeypatch.setattr("data_pipelines.prepare.end_with_parent", os.abort)
     with pytest.raises(MemoryExhaustedError, match=r"corpus\.workers = 2: .*memory ran out\. Set fewer, then run"):
         run(project, tmp_path / "data")
+
+
+def test_two_preparations_of_one_folder_do_not_meet(own: Path, project: Path) -> None:
+    with (
+        locked_folder(own, "prepare.lock", "a preparation", "Wait."),
+        pytest.raises(ConfigError, match=r"a preparation is using this folder \(process \d+ on .*\)\. Wait for it, or"),
+    ):
+        run(project, own)
+    assert "up to date" in run(project, own)
