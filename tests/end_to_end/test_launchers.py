@@ -86,6 +86,17 @@ def test_a_process_without_a_launcher_is_one_rank_and_agrees_within_rounding(pro
         assert ours == pytest.approx(theirs, rel=RELATIVE_TOLERANCE)
 
 
+def test_a_batch_script_without_srun_starts_its_ranks_itself(
+    project: Path, main_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "2"}
+    for name, value in batch.items():
+        monkeypatch.setenv(name, value)
+    result = run_command(project, "pretrain", "tiny.yaml", "--nproc", "2", "run.name=in_batch")
+    assert result.returncode == 0, result.stderr
+    assert read_curve(project / "runs" / "in_batch") == read_curve(main_run)
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_launcher_without_a_configuration_shows_its_usage(launcher: str, project: Path, tmp_path: Path) -> None:
     process = start(launcher, project, tmp_path)
