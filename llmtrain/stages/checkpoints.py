@@ -73,10 +73,8 @@ def show_checkpoint(run_folder: Path, step: int | None) -> None:
     checkpoint = _list(run_folder)[0] if step is None else find_step(run_folder / "checkpoints", step)
     manifest = verify_checkpoint(checkpoint, "size")
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    facts = Table(box=rich.box.SIMPLE_HEAD, show_header=False)
     for name, value in _describe(manifest):
-        facts.add_row(name, value)
-    console.print(facts)
+        console.print(f"{name:<16}  {value}")
     parameters = Table("parameter", "shape", "how many", box=rich.box.SIMPLE_HEAD)
     groups = Counter((re.sub(r"\.\d+\.", ".*.", name), shape) for name, shape in manifest.parameter_shapes.items())
     for (name, shape), count in groups.items():
