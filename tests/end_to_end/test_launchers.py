@@ -12,18 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.commands import build_environment, read_curve, read_digest, run_command
+from tests.helpers.nodes import pick_port, start_node
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 LAUNCHERS = ("torchrun.sh", "deepspeed.sh", "slurm.sbatch")
 JOB_ID = 4242
 # Sums of float32 in another order over ten steps.
 RELATIVE_TOLERANCE = 1e-5
-
-
-def pick_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_slurm(folder: Path) -> Path:
@@ -104,6 +99,26 @@ def test_a_launcher_without_a_configuration_shows_its_usage(launcher: str, proje
     assert process.returncode == 2
     assert output.startswith("usage: ")
     assert f"launch/{launcher} CONFIG [section.key=value ...]" in output
+
+
+def test_torchrun_on_a_port_that_is_taken_says_so(project: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        node = start_node(project, [], {"MASTER_PORT": str(port)})
+        output, _ = node.communicate(timeout=60)
+    assert node.returncode == 3
+    assert output.startswith(f"torchrun.sh: port {port} is taken on this machine. Set MASTER_PORT to a free port")
+    assert "Traceback" not in output
+
+
+def test_torchrun_without_the_other_node_ends_and_says_how_many_came(project: Path) -> None:
+    variables = {"NODES": "2", "NODE_RANK": "0", "MASTER_PORT": str(pick_port()), "MEETING_SECONDS": "2"}
+    node = start_node(project, [], variables)
+    output, _ = node.communicate(timeout=120)
+    assert node.returncode == 1
+    assert "1/2 clients joined" in output
 
 
 def test_the_slurm_script_outside_of_a_job_says_how_to_queue_it(project: Path) -> None:
