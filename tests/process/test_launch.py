@@ -96,3 +96,28 @@ def test_a_stop_signal_reaches_every_rank(fake_ranks: Path) -> None:
         assert launcher.poll() is None
     launcher.send_signal(signal.SIGUSR1)
     assert launcher.wait(timeout=30) == 75
+
+
+REPORT = """
+import json
+path = f'logs/hang-rank{rank:05d}.txt'
+report = dict(rank=rank, host='n', phase='step', step=4, seconds=9.0, waits_for_others=True)
+"""
+
+
+def test_a_rank_that_wrote_nothing_and_does_not_end_is_the_one_that_hung(
+    fake_ranks: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmtrain.process.launch._GRACE_SECONDS", 0.2)
+    body = f"{REPORT}if rank == 1: time.sleep(60)\nopen(path, 'w').write(json.dumps(report))\nsys.exit(124)"
+    with caplog.at_level(logging.ERROR):
+        assert run_ranks_here([write_script(fake_ranks, body)], 2, fake_ranks / "logs") == 124
+    assert "the run hung (1 of 2 ranks said where they stood)\nrank 1 (process " in caplog.text
+    assert ") does not answer" in caplog.text
+
+
+def test_ranks_that_all_waited_are_not_blamed(fake_ranks: Path, caplog: pytest.LogCaptureFixture) -> None:
+    body = f"{REPORT}open(path, 'w').write(json.dumps(report))\nsys.exit(124)"
+    with caplog.at_level(logging.ERROR):
+        assert run_ranks_here([write_script(fake_ranks, body)], 2, fake_ranks / "logs") == 124
+    assert "the run hung (2 of 2 ranks said where they stood)\nall of them waited for one another" in caplog.text

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from llmtrain.config.loader import load_config
-from llmtrain.errors import ConfigError, DataError
+from llmtrain.errors import ConfigError, DataError, ParallelError
 from llmtrain.process.world import World
 from llmtrain.stages import pretrain
 from llmtrain.stages.pretrain import launch_pretrain, print_plan, run_rank
@@ -125,3 +125,22 @@ def test_a_rank_checks_data_and_plan_before_it_joins_the_others(own_project: Pat
     shutil.rmtree("data")
     with pytest.raises(DataError, match="cannot be read"):
         run_rank(config, world)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "seconds"),
+    [([], 600), (["watchdog.start_seconds=60"], 30), (["watchdog.start_seconds=null"], 600)],
+)
+def test_ranks_that_do_not_meet_say_so_before_the_watchdog_ends_them(
+    own_project: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], seconds: float
+) -> None:
+    seen: list[float] = []
+
+    def join(world: World, timeout_seconds: float, meeting_seconds: float) -> None:
+        seen.append(meeting_seconds)
+        raise ParallelError("nobody came")
+
+    monkeypatch.setattr("llmtrain.parallel.start.start_distributed", join)
+    with pytest.raises(ParallelError, match="nobody came"):
+        run_rank(load_config([Path("tiny.yaml")], overrides).config, World())
+    assert seen == [seconds]
