@@ -58,3 +58,13 @@ def test_loss_goes_on_after_a_change_of_ranks_and_stage(worlds: Worlds) -> None:
 def test_what_does_not_fit_is_refused_by_name(attempt: str, words: list[str], worlds: Worlds) -> None:
     for word in words:
         assert word in worlds[1]["refused"][attempt]
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_loading_reads_what_the_rank_holds_and_no_more_than_a_tensor_at_a_time(zero_stage: int, worlds: Worlds) -> None:
+    for facts in worlds[2]:
+        reads = facts["reads"][zero_stage]
+        assert reads["read"] == reads["held"] > 0
+        assert reads["held"] == reads["all"] if zero_stage == 0 else reads["held"] < 0.6 * reads["all"]
+        assert reads["largest read"] <= reads["largest tensor"]
+        assert reads["reads that overlap"] == 0

@@ -4,20 +4,25 @@ Each saves its own checkpoints and loads the other's. Both return facts; the tes
 """
 
 import logging
+import math
 import shutil
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
+from llmtrain.checkpoint import load
 from llmtrain.checkpoint.agreement import gather_from_all
 from llmtrain.checkpoint.find import list_checkpoints
+from llmtrain.checkpoint.fragments import held_fragments
 from llmtrain.checkpoint.load import load_checkpoint
 from llmtrain.checkpoint.manifest import MANIFEST_NAME, STATES, encode_manifest, read_manifest
 from llmtrain.checkpoint.read import read_state_dict
-from llmtrain.checkpoint.tensor_file import write_tensor_file
+from llmtrain.checkpoint.tensor_file import PieceReader, write_tensor_file
 from llmtrain.errors import CheckpointError
 from tests.checkpoint.engines import GLOBAL_BATCH_SIZE, build_engine, full_states, full_weights, save, train
 
@@ -57,6 +62,9 @@ def world_of_two(folder: Path) -> Facts:
     logging.disable(logging.WARNING)
     facts: Facts = {case_name(*case): run_resume_case(folder / "two" / case_name(*case), *case) for case in CASES}
     facts["loaded"] = load_everywhere(folder / "one", SAVED_BY_ONE, [1, 2, 3, 0])
+    facts["reads"] = {
+        stage: count_reads(wait_for_checkpoint(folder / "one" / "zero0-fp32"), stage) for stage in (0, 1, 3)
+    }
     return facts
 
 
@@ -111,6 +119,36 @@ def load_everywhere(folder: Path, cases: list[tuple[int, str]], zero_stages: lis
             load_checkpoint(checkpoint, engine)
             equal[name, stage] = are_equal(full_states(engine), read_all_states(checkpoint))
     return equal
+
+
+def count_reads(checkpoint: Path, zero_stage: int) -> Facts:
+    """Load into an engine of another layout; bytes read, bytes of the largest read, bytes held."""
+    sizes: list[int] = []
+    alive: list[weakref.ref[torch.Tensor]] = []
+    overlaps = 0
+
+    class CountingReader(PieceReader):
+        def _read(self, *args: Any) -> torch.Tensor:
+            nonlocal overlaps
+            values = super()._read(*args)
+            sizes.append(values.nbytes)
+            overlaps += sum(reference() is not None for reference in alive)
+            alive[:] = [weakref.ref(values)]
+            return values
+
+    engine = build_engine(zero_stage, seed=3)
+    own = [flat.nbytes for fragment in held_fragments(engine) for flat in fragment.states.values()]
+    with patch.object(load, "PieceReader", CountingReader):
+        load_checkpoint(checkpoint, engine)
+    tensors = [4 * math.prod(tensor.shape) for tensor in read_manifest(checkpoint).tensors.values()]
+    return {
+        "read": sum(sizes),
+        "held": sum(own),
+        "all": sum(tensors),
+        "largest read": max(sizes),
+        "largest tensor": max(tensors),
+        "reads that overlap": overlaps,
+    }
 
 
 def continue_after_change_of_layout(source: Path, target: Path) -> Facts:
