@@ -2,8 +2,8 @@
 
     python tests/benchmarks/move_layouts.py --data data/quickstart --output docs/results/layout_change
 
-Needs prepared data (`llmtrain data prepare configs/quickstart.yaml`). Writes layout_change.json (losses of both, where the
-layout changed, the largest relative difference) and layout_change.png.
+Needs prepared data (`llmtrain data prepare configs/quickstart.yaml`). Writes layout_change.json (losses of both, where
+the layout changed, the largest relative difference) and layout_change.png.
 """
 
 import argparse
