@@ -267,7 +267,7 @@ def verify_parity_command(
     max_ranks: Annotated[int, typer.Option(min=1, help="With --all: leave out larger layouts.")] = 8,
     steps: Annotated[int, typer.Option(min=2, help="Optimizer steps.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
-    cases: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    cases: Annotated[Path | None, typer.Option(hidden=True, help="Cases for ranks that this command started.")] = None,
 ) -> None:
     """Does a layout compute what one process computes? Losses, gradient norms and weights, side by side."""
     from llmtrain.process.world import read_world

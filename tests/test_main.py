@@ -25,6 +25,7 @@ EXIT_CODES = {
     errors.CheckpointError: 5,
     errors.MemoryExhaustedError: 6,
     errors.DivergenceError: 17,
+    errors.HangError: 124,
 }
 HEAVY = ("torch", "deepspeed", "transformers", "datasets", "mlflow", "numpy", "sentencepiece", "data_pipelines.prepare")
 

@@ -36,8 +36,16 @@ def render_speed() -> str:
             f"| ... beside Hugging Face `Trainer` | {size['llmtrain_over_huggingface_trainer']:.2f} x |",
             f"| ... beside a bare PyTorch loop on the same model | {size['llmtrain_over_bare_loop']:.2f} x |",
         ]
-    ratios = tokenize["ratios"]
-    rows += [f"| tokenizing into shards, beside {peer} | {ratio:.2f} x |" for peer, ratio in ratios.items()]
+    peers = {
+        "sentencepiece": "SentencePiece's own threads, text in memory",
+        "megatron": "Megatron-LM's `preprocess_data.py`",
+        "datatrove": "datatrove's `DocumentTokenizer`",
+        "megatron_fast": "Megatron-LM's `preprocess_data_fast.py` (gigatoken)",
+    }
+    rows += [
+        f"| tokenizing into shards beside {name} | {tokenize['ratios'][f'llmtrain_over_{peer}']:.2f} x |"
+        for peer, name in peers.items()
+    ]
     tokens = statistics.median(loader["load"]["batch_16"]["tokens_per_second"]["concatenate"])
     rows.append(f"| loader, one process and one thread | {tokens / 1e6:.0f} million tokens/s |")
     rows.append(f"| a corpus of a trillion tokens opens in | {loader['open']['open_seconds']:.2f} s |")
