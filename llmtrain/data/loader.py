@@ -62,8 +62,9 @@ class TrainingLoader:
         config: Config,
         plan: Plan,
         data_parallel_rank: int,
+        pin_memory: bool = False,
     ) -> None:
-        self.order = order
+        self.order, self._pin_memory = order, pin_memory
         self._readers = [readers[name] for name in order.mixture.names]
         self._data, self._plan, self._rank = config.data, plan, data_parallel_rank
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
@@ -102,6 +103,8 @@ class TrainingLoader:
             here = np.flatnonzero(sources == source)
             rows.put(here, self._readers[source].read(windows[here]))
         batch = make_batch(rows, sources, self._data)
+        if self._pin_memory:
+            batch = batch.map(torch.Tensor.pin_memory)
         return split_batch(batch, plan.micro_batch_size)
 
 
@@ -123,7 +126,11 @@ def split_batch(batch: Batch, micro_batch_size: int) -> list[Batch]:
 
 
 def build_loader(
-    config: Config, plan: Plan, shards: Mapping[str, ShardedTokens], data_parallel_rank: int
+    config: Config,
+    plan: Plan,
+    shards: Mapping[str, ShardedTokens],
+    data_parallel_rank: int,
+    pin_memory: bool = False,
 ) -> TrainingLoader:
     """The loader of one data-parallel rank.
 
@@ -132,6 +139,7 @@ def build_loader(
         plan: batch arithmetic and horizon.
         shards: training shards by source, in the order of the mixture.
         data_parallel_rank: which samples of each step.
+        pin_memory: page-lock batches in the thread, so that copies to a GPU run beside its work.
 
     Raises:
         DataError: the mixture cannot be made from these shards.
@@ -143,4 +151,5 @@ def build_loader(
         {name: reader.num_windows for name, reader in readers.items()},
         plan.train_sequences,
     )
-    return TrainingLoader(SampleOrder(mixture, config.run.seed), readers, config, plan, data_parallel_rank)
+    order = SampleOrder(mixture, config.run.seed)
+    return TrainingLoader(order, readers, config, plan, data_parallel_rank, pin_memory)

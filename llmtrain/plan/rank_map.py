@@ -69,6 +69,24 @@ def describe_groups(plan: Plan) -> list[tuple[str, str]]:
     return [(f"{axis}-parallel", _show(groups[axis])) for axis in ("tensor", "data", "pipeline")]
 
 
+def find_split_groups(plan: Plan, ranks_per_machine: int) -> str | None:
+    """A warning when ranks that share weight matrices do not share a machine, with what to do; None when all is well.
+
+    Args:
+        plan: of the run.
+        ranks_per_machine: ranks that each machine holds, consecutive ones.
+    """
+    tensor = plan.tensor_parallel_size
+    if ranks_per_machine % tensor == 0 or plan.world_size <= ranks_per_machine:
+        return None
+    fitting = [size for size in range(1, ranks_per_machine + 1) if ranks_per_machine % size == 0]
+    return (
+        f"parallel.tensor_parallel_size = {tensor} with {ranks_per_machine} ranks on a machine: ranks that talk in "
+        "every layer are on different machines, which is slow. Choose a size that divides the ranks of a machine: "
+        f"{', '.join(map(str, fitting))}."
+    )
+
+
 def _show(groups: Sequence[Sequence[int]]) -> str:
     first = groups[0]
     ranks = ", ".join(map(str, first[:_RANKS_SHOWN]))

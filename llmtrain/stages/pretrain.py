@@ -19,7 +19,7 @@ from llmtrain.config.root import Config
 from llmtrain.config.show import describe_config
 from llmtrain.errors import EXIT_SAVED_AFTER_SIGNAL, DivergenceError
 from llmtrain.plan.build import Plan, build_plan
-from llmtrain.plan.rank_map import describe_groups, describe_stages
+from llmtrain.plan.rank_map import describe_groups, describe_stages, find_split_groups
 from llmtrain.process.hang_report import Phase
 from llmtrain.process.launch import run_ranks_here
 from llmtrain.process.logs import configure_logging
@@ -85,6 +85,8 @@ def run_rank(config: Config, world: World) -> int:
     configure_logging(world)
     data = open_training_data(config.data, world)
     plan = build_plan(config, world.world_size, data.tokenizer.vocab_size)
+    if world.is_first and (warning := find_split_groups(plan, world.local_world_size)):
+        logger.warning("%s", warning)
     timeout_seconds = config.parallel.communication_timeout_seconds
     watchdog = _build_watchdog(config, world)
     watchdog.start()
@@ -129,7 +131,7 @@ def _train(
     started = time.time()
     layout = build_layout(plan, world.rank)
     prepare_packing(config, plan, data)
-    loader = build_loader(config, plan, data.train, layout.data_parallel_rank)
+    loader = build_loader(config, plan, data.train, layout.data_parallel_rank, pin_memory=device.type == "cuda")
     sources = loader.order.mixture.names
     engine = Engine(config, plan, layout, device, len(sources))
     limit_waiting(config.parallel.communication_timeout_seconds)

@@ -5,7 +5,7 @@ import pytest
 
 from llmtrain.errors import ConfigError
 from llmtrain.plan.build import Plan, build_plan
-from llmtrain.plan.rank_map import describe_groups, describe_stages, list_groups
+from llmtrain.plan.rank_map import describe_groups, describe_stages, find_split_groups, list_groups
 from tests.helpers.configs import load_tiny_config
 
 
@@ -71,3 +71,13 @@ def test_impossible_layouts_are_refused_with_the_nearest_choice(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         make_plan(tmp_path, world_size, *overrides)
+
+
+def test_tensor_parallel_groups_across_machines_are_warned_of(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, 8, "parallel.tensor_parallel_size=4")
+    assert find_split_groups(plan, 8) is None
+    assert find_split_groups(plan, 4) is None
+    warning = find_split_groups(plan, 2)
+    assert warning is not None
+    assert warning.startswith("parallel.tensor_parallel_size = 4 with 2 ranks on a machine")
+    assert warning.endswith("Choose a size that divides the ranks of a machine: 1, 2.")
