@@ -26,21 +26,29 @@ SIZES = {
         "intermediate_size": 352,
         "num_attention_heads": 4,
         "length": 256,
+        "batch": 16,
     },
-    "wider": {"num_layers": 6, "hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 8, "length": 512},
+    "wider": {
+        "num_layers": 6,
+        "hidden_size": 256,
+        "intermediate_size": 704,
+        "num_attention_heads": 8,
+        "length": 512,
+        "batch": 4,
+    },
 }
-BATCH, WARMUP_STEPS = 16, 5
+WARMUP_STEPS = 5
 
 
 def make_overrides(size: str, steps: int) -> list[str]:
     shape = dict(SIZES[size])
-    length = shape.pop("length")
+    length, batch = shape.pop("length"), shape.pop("batch")
     return [
         *(f"model.{name}={value}" for name, value in shape.items()),
         "model.num_key_value_heads=2",
         f"batch.sequence_length={length}",
-        f"batch.micro_batch_size={BATCH}",
-        f"batch.global_batch_size={BATCH}",
+        f"batch.micro_batch_size={batch}",
+        f"batch.global_batch_size={batch}",
         f"training.train_steps={steps}",
         "training.log_every_steps=5",
         "schedule.warmup_steps=1",
@@ -57,7 +65,7 @@ def run_llmtrain(arguments: argparse.Namespace) -> float:
         lines = [json.loads(line) for line in (Path(folder) / "quickstart" / "metrics.jsonl").read_text().splitlines()]
     rows = [line["metrics"] for line in lines if "perf/step_seconds" in line["metrics"] and line["step"] > WARMUP_STEPS]
     seconds = statistics.fmean(row["perf/step_seconds"] for row in rows)
-    return BATCH * SIZES[arguments.size]["length"] / seconds
+    return SIZES[arguments.size]["batch"] * SIZES[arguments.size]["length"] / seconds
 
 
 def load_batches(arguments: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
@@ -122,7 +130,7 @@ def run_trainer(arguments: argparse.Namespace) -> float:
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
             output_dir=folder,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=SIZES[arguments.size]["batch"],
             max_steps=arguments.steps,
             learning_rate=1e-3,
             weight_decay=0.1,
@@ -157,7 +165,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     peak = measure_matmul_peak(torch.device("cpu"), torch.float32, seconds=1.0)
     result: dict[str, Any] = {"threads": arguments.threads, "matmul_peak_gflops": peak / 1e9, "sizes": {}}
     environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
-    for size in SIZES:
+    for size in arguments.sizes:
         speeds: dict[str, list[float]] = {role: [] for role in ROLES}
         for _ in range(arguments.rounds):
             for role in ROLES:
@@ -189,6 +197,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--role", choices=ROLES)
     parser.add_argument("--size", choices=SIZES, default="quickstart")
     arguments = parser.parse_args()
