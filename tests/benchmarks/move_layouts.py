@@ -92,11 +92,11 @@ def plot(result: dict[str, Any], output: Path) -> None:
         first, last = layout["steps"]
         own = range(first, last + 1)
         upper.plot(own, result["moved"][first - 1 : last], color=colour, linewidth=1.5, label=layout["layout"])
-        differences = [max(1e-12, abs(result["moved"][step - 1] / result["one_process"][step - 1] - 1)) for step in own]
+        differences = [max(1e-10, abs(result["moved"][step - 1] / result["one_process"][step - 1] - 1)) for step in own]
         lower.semilogy(own, differences, ".", color=colour, markersize=4)
     upper.set(ylabel="training loss (nats per token)", title="one run, stopped and continued on three layouts")
     upper.legend(frameon=False)
-    lower.set(xlabel="optimizer step", ylabel="relative\ndifference", ylim=(1e-12, 1e-5))
+    lower.set(xlabel="optimizer step", ylabel="relative\ndifference", ylim=(1e-10, 1e-3))
     for axis in (upper, lower):
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(output, dpi=130)
