@@ -177,5 +177,8 @@ def test_every_shipped_configuration_loads() -> None:
 
 
 def test_every_hardware_overlay_fits_the_quickstart() -> None:
-    for path in Path("configs/hardware").glob("*.yaml"):
-        load_config([Path("configs/quickstart.yaml"), path])
+    overlays = sorted(Path("configs/hardware").glob("*.yaml"))
+    assert overlays
+    for path in overlays:
+        loaded = load_config([Path("configs/quickstart.yaml"), path])
+        assert any(str(origin).startswith(str(path)) for origin in loaded.origins.values()), path
