@@ -119,12 +119,6 @@ class Engine:
         losses, _, _ = self._reduce(numbers, stop_requested=False)
         return losses
 
-    def set_steps_taken(self, steps: int) -> None:
-        """After loading a checkpoint: continue DeepSpeed's own counters where the saved run stood."""
-        self.deepspeed.global_steps = steps
-        self.deepspeed.global_samples = steps * self._plan.global_batch_size
-        self.deepspeed.micro_steps = steps * self._plan.gradient_accumulation_steps
-
     def _compute_loss_scale(self, batches: Sequence[Batch]) -> torch.Tensor:
         # DeepSpeed divides by the accumulation steps and averages over data-parallel ranks; both are undone here,
         # which leaves the sum over all tokens divided by their number.
