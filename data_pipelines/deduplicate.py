@@ -3,11 +3,10 @@
 The first document with a text stays. Memory: 16 bytes of hash and some 70 of set per document.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
-from data_pipelines.extract import Account
 
 
 class SeenTexts:
@@ -18,20 +17,15 @@ class SeenTexts:
 
     def remember(self, documents: Iterable[Document]) -> None:
         """Take in documents that were deduplicated before."""
-        self._hashes.update(_hash(document) for document in documents)
+        self._hashes.update(bytes.fromhex(document.id) for document in documents)
 
     def filter(self, documents: Iterable[Document], account: Account) -> Iterator[Document]:
         """Documents whose text was not seen before; the others are counted as `duplicate`."""
         for document in documents:
-            digest = _hash(document)
+            digest = bytes.fromhex(document.id)
             if digest in self._hashes:
-                account.drop("duplicate", document)
+                account.drop("duplicate", document.origin, document.text)
                 continue
             self._hashes.add(digest)
-            account.documents += 1
-            account.characters += len(document.text)
+            account.keep(document.text, document.language, document.origin)
             yield document
-
-
-def _hash(document: Document) -> bytes:
-    return hashlib.sha256(document.text.encode()).digest()[:16]

@@ -1,5 +1,6 @@
 """A document and its files: JSON lines, compressed with zstd, written whole or not at all."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -21,6 +22,15 @@ class Document:
     origin: str
     """Path or URL, with the position inside it where there are several."""
     licence: str
+    language: str = ""
+    """ISO 639-1 code where it is known; for code the programming language."""
+    id: str = ""
+    """Identity: of the text as it was kept by cleaning, whatever deduplication takes out of it; see `identify`."""
+
+
+def identify(text: str) -> str:
+    """Identity of a text: 32 hexadecimal digits of its sha256."""
+    return hashlib.sha256(text.encode()).hexdigest()[32:]
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> int:

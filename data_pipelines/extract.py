@@ -1,4 +1,4 @@
-"""One unit of raw input -> one file of cleaned documents, and the account of what was dropped. Runs in a worker."""
+"""One unit of raw input -> one file of cleaned documents, and the account of what happened to it. Runs in a worker."""
 
 import hashlib
 import json
@@ -7,22 +7,23 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from data_pipelines.clean import find_fault, mend
-from data_pipelines.document import Document, write_documents
+from data_pipelines.account import Account
+from data_pipelines.cleaning.mend import mend
+from data_pipelines.cleaning.steps import build_steps
+from data_pipelines.cleaning.subject import Subject
+from data_pipelines.document import Document, identify, write_documents
 from data_pipelines.sources import code, documents, web, wikipedia
 from data_pipelines.sources.unit import Unit
-from llmtrain.config.corpus import CleanConfig
+from llmtrain.config.cleaning import StepConfig
 from llmtrain.shards.manifest import write_atomically
 
 # Raised when the text that a reader or the cleaning makes of the same input changes.
-EXTRACT_VERSION = 2
-MAX_SAMPLES = 3
-_SAMPLE_CHARACTERS = 120
+EXTRACT_VERSION = 3
 
 READERS: dict[str, Callable[[Unit, Counter[str]], Iterator[Document]]] = {
     "html": web.read_html_files,
@@ -33,58 +34,22 @@ READERS: dict[str, Callable[[Unit, Counter[str]], Iterator[Document]]] = {
 }
 
 
-@dataclass
-class Account:
-    """Where documents went: kept, or dropped for a reason, with samples to look at."""
-
-    documents: int = 0
-    characters: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    samples: dict[str, list[str]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def drop(self, reason: str, document: Document) -> None:
-        """Count a dropped document and keep its beginning if there are few samples."""
-        self.dropped[reason] += 1
-        samples = self.samples.setdefault(reason, [])
-        if len(samples) < MAX_SAMPLES:
-            samples.append(f"{document.origin}: {document.text[:_SAMPLE_CHARACTERS]!r}")
-
-    def add(self, other: "Account") -> None:
-        """Add what another one counted."""
-        self.documents += other.documents
-        self.characters += other.characters
-        self.dropped += other.dropped
-        self.seconds += other.seconds
-        for reason, samples in other.samples.items():
-            self.samples[reason] = [*self.samples.get(reason, []), *samples][:MAX_SAMPLES]
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self) | {"dropped": dict(sorted(self.dropped.items()))}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """From what `to_json` gave."""
-        return cls(**{**values, "dropped": Counter(values["dropped"])})
-
-
 def fingerprint(*parts: Any) -> str:
     """Identity of plain values: equal values, equal text."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def fingerprint_unit(unit: Unit, clean: CleanConfig) -> str:
+def fingerprint_unit(unit: Unit, steps: Sequence[StepConfig]) -> str:
     """Changes when the input, its configuration or the code that reads it change."""
-    return fingerprint(EXTRACT_VERSION, asdict(unit), unit.describe_inputs(), clean.model_dump())
+    return fingerprint(EXTRACT_VERSION, asdict(unit), unit.describe_inputs(), [step.model_dump() for step in steps])
 
 
-def extract_unit(unit: Unit, clean: CleanConfig, part: Path) -> Account:
-    """Read, mend and judge one unit; does nothing when its part is there already.
+def extract_unit(unit: Unit, steps: Sequence[StepConfig], part: Path) -> Account:
+    """Read, mend and clean one unit; does nothing when its part is there already.
 
     Args:
         unit: input files.
-        clean: section `corpus.clean`.
+        steps: the cleaning of its source.
         part: file of documents to write; its account lies beside it and is written last.
 
     Raises:
@@ -94,7 +59,7 @@ def extract_unit(unit: Unit, clean: CleanConfig, part: Path) -> Account:
     if account_path.exists() and part.exists():
         return Account.from_json(json.loads(account_path.read_text(encoding="utf-8")))
     account, started = Account(), time.process_time()
-    write_documents(part, _keep(unit, clean, account))
+    write_documents(part, _clean(unit, steps, account))
     account.seconds = time.process_time() - started
     write_atomically(account_path, json.dumps(account.to_json(), ensure_ascii=False).encode())
     return account
@@ -112,15 +77,20 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _keep(unit: Unit, clean: CleanConfig, account: Account) -> Iterator[Document]:
+def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Iterator[Document]:
+    steps = build_steps(configs)
     for document in READERS[unit.kind](unit, account.dropped):
         # File names are any bytes; those that are no UTF-8 could not be written.
         origin = document.origin.encode("utf-8", "backslashreplace").decode()
-        mended = Document(mend(document.text), origin, document.licence)
-        reason = find_fault(mended.text, clean)
-        if reason is not None:
-            account.drop(reason, mended)
-            continue
-        account.documents += 1
-        account.characters += len(mended.text)
-        yield mended
+        subject = Subject(mend(document.text), document.language)
+        for name, step in steps:
+            before = subject.text
+            reason = step(subject)
+            if reason is not None:
+                account.drop(reason, origin, subject.text)
+                break
+            if subject.text is not before:
+                account.note_change(name, origin, before, subject.text)
+        else:
+            account.keep(subject.text, subject.language, origin)
+            yield Document(subject.text, origin, document.licence, subject.language, identify(subject.text))

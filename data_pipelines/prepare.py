@@ -22,9 +22,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from data_pipelines.account import Account
 from data_pipelines.deduplicate import SeenTexts
 from data_pipelines.document import read_documents, write_documents
-from data_pipelines.extract import Account, end_with_parent, extract_unit, fingerprint, fingerprint_unit
+from data_pipelines.extract import end_with_parent, extract_unit, fingerprint, fingerprint_unit
 from data_pipelines.progress import show_stage
 from data_pipelines.report import write_report
 from data_pipelines.sources import code, documents, web, wikipedia
@@ -32,6 +33,7 @@ from data_pipelines.sources.unit import Unit
 from data_pipelines.stages import Stages
 from data_pipelines.train_tokenizer import train_tokenizer
 from data_pipelines.write_shards import write_shards
+from llmtrain.config.cleaning import StepConfig
 from llmtrain.config.corpus import CodeSource, CorpusConfig, SourceConfig, WebSource, WikipediaSource
 from llmtrain.config.data import DataConfig
 from llmtrain.config.root import Config
@@ -104,7 +106,7 @@ class _Preparation:
         }
         before = ""
         for name, source_units in units.items():
-            prints = [fingerprint_unit(unit, self._corpus.clean) for unit in source_units]
+            prints = [fingerprint_unit(unit, self._steps(name)) for unit in source_units]
             before = self._documents_print[name] = fingerprint("documents", before, name, prints)
         self._extract({name: own for name, own in units.items() if not self._has_documents(name)})
         seen = SeenTexts()
@@ -152,7 +154,7 @@ class _Preparation:
 
     def _extract(self, units: dict[str, list[Unit]]) -> None:
         jobs = [
-            (unit, self._part_path(name, unit))
+            (unit, self._steps(name), self._part_path(name, unit))
             for name, own in units.items()
             for unit in sorted(own, key=lambda unit: -sum(size for _, size, _ in unit.describe_inputs()))
         ]
@@ -163,7 +165,7 @@ class _Preparation:
             show_stage(self._console, "extract and clean", len(jobs), "units") as advance,
             ProcessPoolExecutor(min(self._workers, len(jobs)), context, end_with_parent) as pool,
         ):
-            futures = [pool.submit(extract_unit, unit, self._corpus.clean, part) for unit, part in jobs]
+            futures = [pool.submit(extract_unit, *job) for job in jobs]
             try:
                 for future in as_completed(futures):
                     future.result()
@@ -181,7 +183,7 @@ class _Preparation:
         parts = [self._part_path(name, unit) for unit in units]
         extracted, kept = Account(), Account()
         for unit, part in zip(units, parts, strict=True):
-            extracted.add(extract_unit(unit, self._corpus.clean, part))
+            extracted.add(extract_unit(unit, self._steps(name), part))
         with show_stage(self._console, f"deduplicate {name}", extracted.documents, "documents") as advance:
             everything = (document for part in parts for document in read_documents(part))
             unique = seen.filter(everything, kept)
@@ -191,10 +193,11 @@ class _Preparation:
         if not kept.documents:
             dropped = dict(extracted.dropped + kept.dropped)
             raise DataError(
-                f"corpus.sources.{name}: not one document is left; dropped: {dropped}. Look at corpus.clean and at "
+                f"corpus.sources.{name}: not one document is left; dropped: {dropped}. Look at its steps and at "
                 "the paths."
             )
         kept.dropped += extracted.dropped
+        kept.changed += extracted.changed
         kept.samples |= extracted.samples
         kept.seconds = extracted.seconds
         result = kept.to_json() | {"units": len(units), "input_bytes": sum(map(_input_bytes, units))}
@@ -208,7 +211,7 @@ class _Preparation:
             "paths": self._corpus.sources[name].paths,
             "licences": told["licences"],
             "documents_fingerprint": self._documents_print[name],
-            "clean": self._corpus.clean.model_dump(),
+            "steps": [step.model_dump() for step in self._steps(name)],
             "dropped": told["dropped"],
         }
         with show_stage(self._console, f"write shards of {name}", told["characters"], "characters") as advance:
@@ -251,11 +254,14 @@ class _Preparation:
     def _reader(self, name: str) -> Callable[[], Iterator[str]]:
         return lambda: (document.text for document in read_documents(self._document_path(name)))
 
+    def _steps(self, name: str) -> list[StepConfig]:
+        return self._corpus.steps[self._corpus.sources[name].steps]
+
     def _document_path(self, name: str) -> Path:
         return self._folder / "documents" / f"{name}.jsonl.zst"
 
     def _part_path(self, name: str, unit: Unit) -> Path:
-        return self._folder / "work" / name / f"{fingerprint_unit(unit, self._corpus.clean)}.jsonl.zst"
+        return self._folder / "work" / name / f"{fingerprint_unit(unit, self._steps(name))}.jsonl.zst"
 
 
 def _input_bytes(unit: Unit) -> int:

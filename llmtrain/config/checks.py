@@ -18,6 +18,7 @@ def find_contradictions(config: Config, origins: Origins) -> list[str]:
         _check_precision,
         _check_parallel,
         _check_data,
+        _check_corpus,
     )
     return [
         f"{find_origin(tuple(key.split('.')), origins)}: {message}"
@@ -180,4 +181,17 @@ def _check_data(config: Config) -> Iterator[tuple[str, str]]:
                 "model.vocab_size",
                 f"'model.vocab_size' = {config.model.vocab_size} differs from 'corpus.tokenizer.vocab_size' = "
                 f"{config.corpus.tokenizer.vocab_size}. Leave it out, or set both to the same number.",
+            )
+
+
+def _check_corpus(config: Config) -> Iterator[tuple[str, str]]:
+    corpus = config.corpus
+    if corpus is None:
+        return
+    for name, source in corpus.sources.items():
+        if source.steps not in corpus.steps:
+            yield (
+                f"corpus.sources.{name}.steps",
+                f"'corpus.sources.{name}.steps' = '{source.steps}' is no list of 'corpus.steps'. There are: "
+                f"{', '.join(sorted(corpus.steps))}.",
             )

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmtrain.config.section import Fraction, Name, NonNegativeInt, PositiveInt, Section
+from llmtrain.config.cleaning import BoundsStep, StepConfig
+from llmtrain.config.section import Name, PositiveInt, Section
 
 
 class WebSource(Section):
@@ -12,6 +13,8 @@ class WebSource(Section):
 
     kind: Literal["web"]
     """What `paths` hold."""
+    steps: Name = "prose"
+    """Which list of `corpus.steps` cleans its documents."""
     paths: list[str] = Field(min_length=1)
     """Files, folders or globs (`*.html`, `*.warc`, `*.warc.gz`). `pydoc:` crawls the documentation site that
     Python serves about itself, over loopback, into a WARC file."""
@@ -26,6 +29,8 @@ class WikipediaSource(Section):
 
     kind: Literal["wikipedia"]
     """What `paths` hold."""
+    steps: Name = "prose"
+    """Which list of `corpus.steps` cleans its documents."""
     paths: list[str] = Field(min_length=1)
     """Files or globs. `package:NAME/FILE` is a file shipped inside an installed Python package."""
     licence: str = "CC-BY-SA-4.0"
@@ -37,6 +42,8 @@ class CodeSource(Section):
 
     kind: Literal["code"]
     """What `paths` hold."""
+    steps: Name = "code"
+    """Which list of `corpus.steps` cleans its documents."""
     paths: list[str] = Field(min_length=1)
     """Folders or globs. `stdlib:` is the standard library of the running Python."""
     extensions: list[str] = [".py"]
@@ -52,6 +59,8 @@ class DocumentsSource(Section):
 
     kind: Literal["documents"]
     """What `paths` hold."""
+    steps: Name = "prose"
+    """Which list of `corpus.steps` cleans its documents."""
     paths: list[str] = Field(min_length=1)
     """Files or globs (`*.jsonl`, `*.jsonl.gz`, `*.jsonl.zst`, `*.parquet`), or `hub:NAME` of the Hugging Face hub."""
     text_field: str = "text"
@@ -63,19 +72,6 @@ class DocumentsSource(Section):
 
 
 SourceConfig = Annotated[WebSource | WikipediaSource | CodeSource | DocumentsSource, Field(discriminator="kind")]
-
-
-class CleanConfig(Section):
-    """Which documents are kept. Every drop is counted by reason in the report."""
-
-    min_characters: NonNegativeInt = 100
-    """Shorter documents are dropped (`too_short`)."""
-    max_characters: PositiveInt = 2_000_000
-    """Longer documents are dropped (`too_long`)."""
-    max_line_characters: PositiveInt = 5_000
-    """Documents with a longer line are dropped (`long_line`): minified code, encoded data."""
-    min_printable_fraction: Fraction = 0.98
-    """Documents with a smaller share of printable characters are dropped (`binary`)."""
 
 
 class TokenizerConfig(Section):
@@ -94,8 +90,8 @@ class CorpusConfig(Section):
 
     sources: dict[Name, SourceConfig] = Field(min_length=1)
     """Raw text by source name; the names appear in the mixture and in the metrics (`data/loss_<source>`)."""
-    clean: CleanConfig = CleanConfig()
-    """Cleaning rules."""
+    steps: dict[Name, list[StepConfig]] = {"prose": [BoundsStep(name="bounds")], "code": [BoundsStep(name="bounds")]}
+    """Cleaning of each class of text: a list of steps, done in this order; `steps` of a source names the list."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """Tokenizer training."""
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01

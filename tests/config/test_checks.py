@@ -130,6 +130,11 @@ CASES = [
         "'data.sources' names web, which 'corpus.sources' does not. Known: code.",
     ),
     (
+        ["corpus.sources={code: {kind: code, paths: ['stdlib:'], steps: odd}}"],
+        0,
+        "'corpus.sources.code.steps' = 'odd' is no list of 'corpus.steps'. There are: code, prose.",
+    ),
+    (
         ["model.vocab_size=500", *CODE],
         0,
         "'model.vocab_size' = 500 differs from 'corpus.tokenizer.vocab_size' = 32768. Leave it out, or set both to the "

@@ -1,21 +1,20 @@
 import errno
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from data_pipelines.document import read_documents
-from data_pipelines.extract import MAX_SAMPLES, Account, extract_unit, fingerprint, fingerprint_unit
+from data_pipelines.account import MAX_SAMPLES
+from data_pipelines.document import identify, read_documents
+from data_pipelines.extract import extract_unit, fingerprint, fingerprint_unit
 from data_pipelines.sources.unit import Unit
-from llmtrain.config.corpus import CleanConfig
+from llmtrain.config.cleaning import BoundsStep
 from llmtrain.errors import DataError
 
-CLEAN = CleanConfig(min_characters=10)
+STEPS = [BoundsStep(name="bounds", min_characters=10)]
 
 
 def write_unit(folder: Path, **files: bytes) -> Unit:
@@ -29,9 +28,10 @@ def test_documents_are_mended_judged_and_accounted_for(tmp_path: Path) -> None:
     short = {f"short{number}": b"x = %d\n" % number for number in range(5)}
     unit = write_unit(tmp_path / "src", good=b"print('a long line')  \r\n", nul=b"\0", **short)
     part = tmp_path / "part.jsonl.zst"
-    account = extract_unit(unit, CLEAN, part)
+    account = extract_unit(unit, STEPS, part)
     (document,) = read_documents(part)
     assert (document.text, document.origin, document.licence) == ("print('a long line')\n", "src/good.py", "MIT")
+    assert document.id == identify(document.text)
     assert (account.documents, account.characters) == (1, len(document.text))
     assert account.dropped == {"too_short": 5, "binary": 1}
     assert account.samples == {
@@ -43,10 +43,10 @@ def test_documents_are_mended_judged_and_accounted_for(tmp_path: Path) -> None:
 def test_a_finished_part_is_not_made_again(tmp_path: Path) -> None:
     unit = write_unit(tmp_path / "src", a=b"print('a long line')\n")
     part = tmp_path / "part.jsonl.zst"
-    first = extract_unit(unit, CLEAN, part)
+    first = extract_unit(unit, STEPS, part)
     before = part.stat()
     Path(unit.files[0]).unlink()
-    assert extract_unit(unit, CLEAN, part) == first
+    assert extract_unit(unit, STEPS, part) == first
     assert part.stat() == before
 
 
@@ -54,9 +54,9 @@ def test_a_finished_part_is_not_made_again(tmp_path: Path) -> None:
 def test_a_part_without_its_account_or_an_account_without_its_part_is_made_again(tmp_path: Path, missing: str) -> None:
     unit = write_unit(tmp_path / "src", a=b"print('a long line')\n")
     part = tmp_path / "part.jsonl.zst"
-    first = extract_unit(unit, CLEAN, part)
+    first = extract_unit(unit, STEPS, part)
     (tmp_path / missing).unlink()
-    again = extract_unit(unit, CLEAN, part)
+    again = extract_unit(unit, STEPS, part)
     assert (again.documents, again.characters, again.dropped) == (first.documents, first.characters, first.dropped)
     assert (tmp_path / missing).exists()
 
@@ -67,7 +67,7 @@ def test_a_file_name_that_is_no_utf_8_is_written_readably(tmp_path: Path) -> Non
     (tmp_path / os.fsdecode(b"\xff.py")).write_bytes(b"short\n")
     files = (str(tmp_path / name), str(tmp_path / os.fsdecode(b"\xff.py")))
     part = tmp_path / "part.jsonl.zst"
-    account = extract_unit(Unit("code", str(tmp_path), files, "MIT"), CLEAN, part)
+    account = extract_unit(Unit("code", str(tmp_path), files, "MIT"), STEPS, part)
     assert [document.origin for document in read_documents(part)] == [f"{tmp_path.name}/caf\\udce9.py"]
     assert account.samples == {"too_short": [f"{tmp_path.name}/\\udcff.py: 'short\\n'"]}
 
@@ -76,7 +76,7 @@ def test_a_damaged_input_leaves_no_part(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a long enough text"}\nbroken\n')
     unit = Unit("documents", "", (str(tmp_path / "a.jsonl"),), "MIT", "text", "train")
     with pytest.raises(DataError, match=r"a\.jsonl: line 2 is not a record in JSON"):
-        extract_unit(unit, CLEAN, tmp_path / "work" / "part.jsonl.zst")
+        extract_unit(unit, STEPS, tmp_path / "work" / "part.jsonl.zst")
     assert list((tmp_path / "work").iterdir()) == []
 
 
@@ -90,31 +90,24 @@ def test_a_full_disk_leaves_no_part_and_the_next_try_succeeds(tmp_path: Path, mo
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fill_disk)
         with pytest.raises(DataError, match=r"part\.jsonl\.zst: could not be written: .*No space left"):
-            extract_unit(unit, CLEAN, part)
+            extract_unit(unit, STEPS, part)
     assert list(part.parent.iterdir()) == []
-    assert extract_unit(unit, CLEAN, part).documents == 1
+    assert extract_unit(unit, STEPS, part).documents == 1
 
 
 def test_the_fingerprint_follows_the_input_and_the_rules(tmp_path: Path) -> None:
     unit = write_unit(tmp_path / "src", a=b"print('a long line')\n")
-    before = fingerprint_unit(unit, CLEAN)
-    assert fingerprint_unit(unit, CLEAN) == before
-    assert fingerprint_unit(unit, CleanConfig(min_characters=11)) != before
-    assert fingerprint_unit(Unit("code", unit.root, unit.files, "GPL-3.0"), CLEAN) != before
+    before = fingerprint_unit(unit, STEPS)
+    assert fingerprint_unit(unit, STEPS) == before
+    assert fingerprint_unit(unit, [BoundsStep(name="bounds", min_characters=11)]) != before
+    assert fingerprint_unit(Unit("code", unit.root, unit.files, "GPL-3.0"), STEPS) != before
     Path(unit.files[0]).write_bytes(b"print('another line')\n")
-    assert fingerprint_unit(unit, CLEAN) != before
+    assert fingerprint_unit(unit, STEPS) != before
 
 
 def test_equal_values_have_equal_fingerprints_and_others_others() -> None:
     assert fingerprint("a", {"x": 1, "y": [2]}) == fingerprint("a", {"y": [2], "x": 1})
     assert len({fingerprint("a", "b"), fingerprint("ab"), fingerprint(["a", "b"]), fingerprint("b", "a")}) == 4
-
-
-def test_accounts_add_up_and_survive_json() -> None:
-    one = Account(1, 10, Counter(binary=2), {"binary": ["a", "b"]}, 0.5)
-    one.add(Account(2, 20, Counter(binary=1, too_short=1), {"binary": ["c", "d"], "too_short": ["e"]}, 1.0))
-    assert one == Account(3, 30, Counter(binary=3, too_short=1), {"binary": ["a", "b", "c"], "too_short": ["e"]}, 1.5)
-    assert Account.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
 PARENT = """

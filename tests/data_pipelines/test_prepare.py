@@ -149,7 +149,7 @@ def test_manifests_say_what_the_shards_were_made_of(prepared: Path) -> None:
     assert (manifest.source, manifest.split, manifest.licence) == ("own", "train", "CC0-1.0")
     assert manifest.provenance["dropped"] == {"too_short": 1}
     assert manifest.provenance["paths"][0].endswith("own.jsonl")
-    assert manifest.provenance["clean"]["min_characters"] == 100
+    assert manifest.provenance["steps"][0]["min_characters"] == 100
 
 
 def test_a_second_run_does_nothing(own: Path, project: Path) -> None:
@@ -246,7 +246,8 @@ def test_a_redone_stage_that_was_killed_does_not_count_for_its_old_settings(
     def kill(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for override, lost in (("corpus.clean.min_characters=300", "documents"), ("corpus.shard_tokens=9000", "shards")):
+    stricter = "corpus.steps.code=[{name: bounds, min_characters: 300}]"
+    for override, lost in ((stricter, "documents"), ("corpus.shard_tokens=9000", "shards")):
         with monkeypatch.context() as patch:
             patch.setattr(Stages, "finish", kill)  # the output is there, the note of it is not
             with pytest.raises(KeyboardInterrupt):
@@ -327,7 +328,7 @@ def test_a_source_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         run(project, tmp_path / "data")
     assert str(raised.value) == (
-        "corpus.sources.code: not one document is left; dropped: {'binary': 1, 'too_short': 2}. Look at corpus.clean "
+        "corpus.sources.code: not one document is left; dropped: {'binary': 1, 'too_short': 2}. Look at its steps "
         "and at the paths."
     )
     assert not (tmp_path / "data" / "tokenizer").exists()

@@ -1,7 +1,6 @@
 import pytest
 
-from data_pipelines.clean import find_fault, mend
-from llmtrain.config.corpus import CleanConfig
+from data_pipelines.cleaning.mend import mend
 from tests.helpers.texts import stdlib_texts
 
 
@@ -29,26 +28,3 @@ def test_clean_text_stays_as_it_is_and_mending_twice_changes_nothing() -> None:
         assert mend(text) == text.strip("\n") + "\n"
     odd = " \u2581 x\x00 \r\r\n e\u0301 \ud800 at 0x123456789 \n\n"
     assert mend(mend(odd)) == mend(odd)
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("x" * 10, None),
-        ("x" * 9, "too_short"),
-        ("word\n" * 20, None),
-        ("word\n" * 20 + "x", "too_long"),
-        ("x" * 31, "long_line"),
-        ("short\n" + "x" * 31 + "\nshort", "long_line"),
-        ("\x85\ue000\u200e123456789", "binary"),
-        ("tab\tand line end\n", None),
-    ],
-)
-def test_each_bound_drops_what_is_beyond_it(text: str, fault: str | None) -> None:
-    config = CleanConfig(min_characters=10, max_characters=100, max_line_characters=30, min_printable_fraction=0.8)
-    assert find_fault(text, config) == fault
-
-
-def test_an_empty_document_stays_only_when_the_configuration_says_so() -> None:
-    assert find_fault("\n", CleanConfig()) == "too_short"
-    assert find_fault("\n", CleanConfig(min_characters=0)) is None
