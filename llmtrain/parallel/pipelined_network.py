@@ -16,9 +16,8 @@ from llmtrain.data.labels import IGNORE_INDEX
 from llmtrain.data.loader import Batch
 from llmtrain.model.attention import KeyValueCache
 from llmtrain.model.generate import NextLogits
-from llmtrain.optim.adamw import build_adamw
 from llmtrain.parallel.busy_timer import BusyTimer
-from llmtrain.parallel.deepspeed_config import build_deepspeed_config
+from llmtrain.parallel.initialize import initialize_deepspeed
 from llmtrain.parallel.layout import Layout
 from llmtrain.parallel.pipeline_module import StageModule, TwoWayStageModule
 from llmtrain.parallel.whole_network import Observe
@@ -29,8 +28,6 @@ class PipelinedNetwork:
     """Runs micro-batches through the stages."""
 
     def __init__(self, config: Config, plan: Plan, layout: Layout, device: torch.device) -> None:
-        import deepspeed
-
         self._layout, self._device = layout, device
         self.bubble_fraction = 0.0
         """Share of the last forward and backward passes in which this rank computed nothing."""
@@ -42,19 +39,7 @@ class PipelinedNetwork:
         # DeepSpeed's DualPipeV places buffers by the number of micro-batches it was built for.
         self._fixed_micro_batches = plan.gradient_accumulation_steps if is_two_way else None
         module = (TwoWayStageModule if is_two_way else StageModule)(config, plan, layout)
-        module.to(device)
-        if config.training.compile:
-            for block in module.list_blocks():
-                block.compile()
-        if config.precision.parameter_dtype == "bfloat16":
-            module.to(torch.bfloat16)
-        self.deepspeed: Any
-        self.deepspeed, *_ = deepspeed.initialize(
-            model=module,
-            optimizer=build_adamw(config.optimizer, module),
-            config=build_deepspeed_config(config, plan),
-            dist_init_required=False,
-        )
+        self.deepspeed: Any = initialize_deepspeed(module, module.list_blocks(), config, plan, device)
         self._busy, self._whole = BusyTimer(device), BusyTimer(device)
         self.deepspeed._INSTRUCTION_MAP = {
             kind: self._timed(execute) if kind in (ForwardPass, BackwardPass) else execute

@@ -10,9 +10,8 @@ from llmtrain.config.root import Config
 from llmtrain.data.loader import Batch
 from llmtrain.model.generate import NextLogits, cached_logits
 from llmtrain.model.gpt import GPT, LossOutput
-from llmtrain.optim.adamw import build_adamw
-from llmtrain.parallel.deepspeed_config import build_deepspeed_config
 from llmtrain.parallel.deepspeed_groups import DeepSpeedGroups
+from llmtrain.parallel.initialize import initialize_deepspeed
 from llmtrain.parallel.layout import Layout
 from llmtrain.parallel.local_model import LocalModelBuilder
 from llmtrain.plan.build import Plan
@@ -28,24 +27,12 @@ class WholeNetwork:
     """A rank that holds all layers waits for no other stage."""
 
     def __init__(self, config: Config, plan: Plan, layout: Layout, device: torch.device) -> None:
-        import deepspeed  # its import reads DS_ACCELERATOR, which start_distributed sets
-
         self._device = device
         builder = LocalModelBuilder(config, plan.shape, layout)
         self._tensor = builder.tensor
-        model = builder.build_gpt().to(device)
-        if config.training.compile:
-            for block in model.blocks:
-                block.compile()
-        if config.precision.parameter_dtype == "bfloat16":
-            model.to(torch.bfloat16)
-        self.deepspeed: Any
-        self.deepspeed, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=build_adamw(config.optimizer, model),
-            config=build_deepspeed_config(config, plan),
-            mpu=DeepSpeedGroups(layout),
-            dist_init_required=False,
+        model = builder.build_gpt()
+        self.deepspeed: Any = initialize_deepspeed(
+            model, model.blocks, config, plan, device, mpu=DeepSpeedGroups(layout)
         )
 
     @property
