@@ -59,8 +59,15 @@ class Watchdog:
         self.enter("start", 0)
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def enter(self, phase: Phase, step: int) -> None:
-        """Say what the main thread does from now on, at which optimizer step (of the run, the first is 1)."""
+    def enter(self, phase: Phase, step: int | None = None) -> None:
+        """Say what the main thread does from now on.
+
+        Args:
+            phase: what it does.
+            step: at which optimizer step (of the run, the first is 1); None = the one named last.
+        """
+        if step is None:
+            step = 0 if self._place is None else self._place.step
         limit = self._limits[phase]
         if phase == "step" and self._place is not None and self._place.phase == "start" and limit is not None:
             # The first step allocates, compiles and fills caches.

@@ -167,6 +167,7 @@ def _train(
     except DivergenceError as error:
         if writer is not None:
             writer.log_event("diverged", message=str(error))
+        watchdog.enter("save")  # one may still be written, and has the time of a save for it
         raise
     finally:
         saver.close()

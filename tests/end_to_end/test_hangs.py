@@ -85,3 +85,31 @@ def test_a_stopped_rank_is_named_and_killed(victim: int, limits: list[str], proj
     assert process.returncode == 124, output
     assert f"rank {victim} (process {ranks[victim]}) is stopped by a signal" in output
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+
+
+# The run diverges at step 5 while a save is written more slowly than a step may take.
+SLOW_SAVE = f"""
+import os, time
+if "RANK" in os.environ:
+    from llmtrain.checkpoint import save
+    from llmtrain.errors import DivergenceError
+    from llmtrain.training.divergence import DivergenceMonitor
+    write = save.write_snapshot
+    def write_late(*arguments):
+        time.sleep({LIMIT_SECONDS} + 4)
+        return write(*arguments)
+    save.write_snapshot = write_late
+    def diverge(self, step, loss):
+        if step == 5:
+            raise DivergenceError("loss is nan")
+    DivergenceMonitor.update = diverge
+"""
+
+
+def test_a_run_that_diverges_while_a_save_is_written_says_so_and_keeps_the_save(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_SAVE)
+    limits = [limit for limit in LIMITS if "save" not in limit]
+    process = start_run(project, "diverged", *limits, "checkpoint.save_every_steps=4", python_path=tmp_path)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 17, output
+    assert (project / "runs" / "diverged" / "checkpoints" / "step-00000004" / "manifest.json").exists()
