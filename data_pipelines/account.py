@@ -1,7 +1,7 @@
 """Where the documents of a unit or a source went: kept, changed or dropped for a reason, with samples to look at."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -73,7 +73,7 @@ class Account:
         """As plain values, counters in the order of their keys."""
         return {
             name: dict(sorted(value.items())) if isinstance(value, Counter) else value
-            for name, value in asdict(self).items()
+            for name, value in vars(self).items()
         }
 
     @classmethod

@@ -1,10 +1,10 @@
+from data_pipelines.account import Account
 from data_pipelines.deduplicate import SeenTexts
-from data_pipelines.document import Document
-from data_pipelines.extract import Account
+from data_pipelines.document import Document, identify
 
 
 def documents(*texts: str) -> list[Document]:
-    return [Document(text, f"place {number}", "MIT") for number, text in enumerate(texts)]
+    return [Document(text, f"place {number}", "MIT", id=identify(text)) for number, text in enumerate(texts)]
 
 
 def test_the_first_of_equal_texts_stays_whatever_its_origin() -> None:
