@@ -159,7 +159,8 @@ class StageModule(PipelineModule):  # type: ignore[misc]
 
     def list_blocks(self) -> list[nn.Module]:
         """The blocks on this rank."""
-        return [module for name, module in self.named_children() if 0 < int(name) < self._num_layers - 1]
+        numbered = ((name, module) for name, module in self.named_children() if name.isdecimal())
+        return [module for name, module in numbered if 0 < int(name) < self._num_layers - 1]
 
     def get_tied_weights_and_groups(self) -> list[tuple[nn.Parameter, dist.ProcessGroup]]:
         """Weights whose gradients DeepSpeed sums over stages: the tied embedding and its copy in the output unit."""

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from llmtrain.data.labels import IGNORE_INDEX
 from llmtrain.data.loader import Batch
@@ -77,3 +79,38 @@ def ask_one_rank_to_stop(folder: str) -> bool:
 
 def test_a_stop_request_of_one_rank_reaches_all(tmp_path: Path) -> None:
     assert run_ranks(2, ask_one_rank_to_stop, str(tmp_path)) == [True, True]
+
+
+def compare_compiled_blocks(folder: str, overrides: list[str]) -> tuple[int, list[float], list[float]]:
+    """Blocks compiled on this rank, and losses of three steps with and without compilation."""
+    prepare_deepspeed(torch.device("cpu"))
+    compiled, losses = 0, []
+    compile_module = nn.Module.compile
+
+    def compile_without_inductor(module: nn.Module) -> None:
+        nonlocal compiled
+        compiled += 1
+        compile_module(module, backend="aot_eager")
+
+    nn.Module.compile = compile_without_inductor  # type: ignore[method-assign, assignment]
+    for compiles in ("true", "false"):
+        engine, plan = build_engine(folder, [*overrides, f"training.compile={compiles}"])
+        data_parallel_rank = engine.layout.data_parallel_rank
+        batches = [make_batches(plan, data_parallel_rank, step) for step in range(3)]
+        losses.append([engine.train_step(batch, 1e-2, stop_requested=False).losses.mean for batch in batches])
+    return compiled, losses[0], losses[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "blocks"),
+    [
+        ([], [2, 2]),
+        (["parallel.tensor_parallel_size=2"], [2, 2]),
+        (["parallel.pipeline_parallel_size=2", "model.tie_word_embeddings=true"], [1, 1]),
+    ],
+)
+def test_each_block_is_compiled_and_losses_stay(overrides: list[str], blocks: list[int], tmp_path: Path) -> None:
+    results = run_ranks(2, compare_compiled_blocks, str(tmp_path), overrides)
+    assert [compiled for compiled, _, _ in results] == blocks
+    for _, with_compilation, without in results:
+        assert with_compilation == pytest.approx(without, rel=1e-6)
