@@ -65,7 +65,7 @@ class Manifest(_Record):
     """Everything that is known about a checkpoint without reading a tensor."""
 
     format: Literal["llmtrain-checkpoint"] = "llmtrain-checkpoint"
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     step: _Count
     consumed_samples: _Count
     optimizer_step: _Count
@@ -131,7 +131,7 @@ def read_manifest(checkpoint: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise CheckpointError(
-            f"{path}: {where}: {first['msg']}. This version reads llmtrain-checkpoint format 1."
+            f"{path}: {where}: {first['msg']}. This version reads llmtrain-checkpoint format 2."
         ) from None
     check_coverage(manifest, path)
     return manifest

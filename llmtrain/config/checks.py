@@ -162,6 +162,25 @@ def _check_data(config: Config) -> Iterator[tuple[str, str]]:
             "data.sources",
             f"'data.sources' gives weights to {', '.join(given)} but not to {missing}. Give one to each, or to none.",
         )
+    for number, stage in enumerate(config.data.stages):
+        if (stage.from_step is None) == (stage.from_fraction is None):
+            yield (
+                f"data.stages.{number}",
+                f"'data.stages.{number}' has from_step = {stage.from_step} and from_fraction = {stage.from_fraction}: "
+                "set exactly one of them.",
+            )
+        if not any(stage.weights.values()):
+            yield (
+                f"data.stages.{number}.weights",
+                f"'data.stages.{number}.weights' are all 0. Give at least one source a positive weight.",
+            )
+        unknown = sorted(set(stage.weights) - set(config.data.sources)) if config.data.sources else []
+        if unknown:
+            yield (
+                f"data.stages.{number}.weights",
+                f"'data.stages.{number}.weights' names {', '.join(unknown)}, which 'data.sources' does not. Known: "
+                f"{', '.join(config.data.sources)}. A source that is read in a stage only has weight 0 there.",
+            )
     if config.data.reset_position_ids and not config.data.mask_across_documents:
         yield (
             "data.reset_position_ids",

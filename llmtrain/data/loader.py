@@ -149,7 +149,8 @@ def build_loader(
         config.data,
         {name: opened.token_count for name, opened in shards.items()},
         {name: reader.num_windows for name, reader in readers.items()},
-        plan.train_sequences,
+        plan.train_steps,
+        plan.global_batch_size,
     )
     order = SampleOrder(mixture, config.run.seed)
     return TrainingLoader(order, readers, config, plan, data_parallel_rank, pin_memory)

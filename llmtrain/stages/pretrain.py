@@ -139,7 +139,7 @@ def _train(
     meter = build_meter(config, plan, device, loader)
     monitor = DivergenceMonitor(config.training.divergence_loss_increase, config.training.divergence_patience_steps)
     recorder = Recorder(sources, data.train, config.training.log_every_steps, plan.train_steps, writer, meter)
-    saver = Saver(config, plan, recorder, monitor, data.identity)
+    saver = Saver(config, plan, recorder, monitor, data.identity, loader.order.mixture)
     first_step = saver.resume_or_start(engine)
     if writer is not None:
         writer.resume(first_step)

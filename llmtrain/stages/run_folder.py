@@ -1,7 +1,7 @@
 """The folder of a run: who may write there, and whether a configuration may continue what lies in it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -56,9 +56,10 @@ def check_continuation(config: Config) -> None:
     folder = config.run.folder
     if not (folder / CONFIG_NAME).is_file():
         return
-    changes = find_changes(load_run_config(folder), config)
-    # A cap says what may be asked for, not what is read: a longer run may need a higher one.
-    fixed = [change for change in changes if change[0].startswith(FIXED) and not change[0].endswith(".max_epochs")]
+    old = load_run_config(folder)
+    changes = find_changes(old, config)
+    joins = {name for name, source in config.data.sources.items() if name not in old.data.sources and not source.weight}
+    fixed = [change for change in changes if _is_fixed(change[0], joins)]
     if fixed:
         rows = "\n".join(f"  {key}: {old} there, {new} here" for key, old, new in fixed)
         raise ConfigError(
@@ -67,6 +68,16 @@ def check_continuation(config: Config) -> None:
         )
     for key, old, new in changes:
         logger.info("%s: %s until now, %s from here on", key, old, new)
+
+
+def _is_fixed(key: str, joining_sources: Container[str]) -> bool:
+    """Whether a key must stay; shares of later stages may change, and are compared with the past when a run resumes."""
+    if not key.startswith(FIXED):
+        return False
+    # A cap says what may be asked for, not what is read: a longer run may need a higher one.
+    section, _, rest = key.partition("data.sources.")
+    is_joining = not section and rest.rpartition(".")[0] in joining_sources
+    return not key.endswith(".max_epochs") and not is_joining
 
 
 def start_run_folder(config: Config) -> None:

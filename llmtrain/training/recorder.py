@@ -96,19 +96,18 @@ class Recorder:
 
     def state(self) -> dict[str, Any]:
         """The sums of the unfinished interval, as plain values."""
+        rows = zip(self._sources, self._loss_sums, self._token_counts, self._tokens_seen, strict=True)
         return {
-            "loss_sums": self._loss_sums,
-            "token_counts": self._token_counts,
-            "tokens_seen": self._tokens_seen,
+            "sources": {source: [loss, count, seen] for source, loss, count, seen in rows},
             "grad_norm_sum": self._grad_norm_sum,
             "steps": self._steps,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue the interval of a checkpoint."""
-        self._loss_sums, self._token_counts = list(state["loss_sums"]), list(state["token_counts"])
-        self._tokens_seen, self._grad_norm_sum = list(state["tokens_seen"]), state["grad_norm_sum"]
-        self._steps = state["steps"]
+        """Continue the interval of a checkpoint; sources that joined the mixture since begin at zero."""
+        rows = [state["sources"].get(source, (0.0, 0.0, 0.0)) for source in self._sources]
+        self._loss_sums, self._token_counts, self._tokens_seen = (list(column) for column in zip(*rows, strict=True))
+        self._grad_norm_sum, self._steps = state["grad_norm_sum"], state["steps"]
 
     def close(self) -> None:
         """Leave the terminal as it was."""

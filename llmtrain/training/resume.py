@@ -5,7 +5,7 @@ A save is begun by `save` and is over when `poll` or `wait` has seen its end; th
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from llmtrain.checkpoint.manifest import read_manifest
 from llmtrain.checkpoint.save import Destination, write_snapshot
 from llmtrain.checkpoint.snapshot import HostBuffers, TrainingState, take_snapshot
 from llmtrain.config.root import Config
+from llmtrain.data.mixture import Mixture
 from llmtrain.errors import CheckpointError, DataError
 from llmtrain.parallel.engine import Engine
 from llmtrain.plan.build import Plan
@@ -45,7 +46,13 @@ class Saver:
     """Saves the whole state of a run and brings it back; all ranks call it after the same steps."""
 
     def __init__(
-        self, config: Config, plan: Plan, recorder: Recorder, monitor: DivergenceMonitor, data: Mapping[str, str]
+        self,
+        config: Config,
+        plan: Plan,
+        recorder: Recorder,
+        monitor: DivergenceMonitor,
+        data: Mapping[str, str],
+        mixture: Mixture,
     ) -> None:
         """Keep what belongs to a checkpoint.
 
@@ -55,9 +62,10 @@ class Saver:
             recorder: its unfinished interval is saved.
             monitor: its state is saved.
             data: identity (sha256) of the tokenizer and of each source's shards.
+            mixture: shares of the sources over the run.
         """
         self._config, self._plan, self._recorder, self._monitor = config, plan, recorder, monitor
-        self._data = dict(data)
+        self._data, self._mixture = dict(data), mixture
         self._folder: Path = config.run.folder / CHECKPOINTS_NAME
         self._parent: str | None = None
         self._save: _Save | None = None
@@ -76,6 +84,7 @@ class Saver:
         self.wait()
         save = _Save(step, time.perf_counter())
         progress = {"recorder": self._recorder.state(), "monitor": self._monitor.state(), "data": self._data}
+        progress["mixture"] = self._mixture.describe_past(step * self._plan.global_batch_size)
         loss = self._recorder.validation_loss_at(step)
         state = TrainingState(step, step * self._plan.global_batch_size, loss, progress)
         snapshot = take_snapshot(engine.deepspeed, state, self._buffers)
@@ -154,6 +163,7 @@ class Saver:
         self._check_horizon(checkpoint)
         state = load_checkpoint(checkpoint, engine.deepspeed)
         self._check_data(checkpoint, state.progress["data"])
+        self._check_mixture(checkpoint, state.progress["mixture"], state.consumed_samples)
         self._recorder.load_state(state.progress["recorder"])
         self._monitor.load_state(state.progress["monitor"])
         self._parent = checkpoint.name
@@ -169,9 +179,28 @@ class Saver:
             )
 
     def _check_data(self, checkpoint: Path, saved: Mapping[str, Any]) -> None:
-        changed = sorted(name for name in saved.keys() | self._data.keys() if saved.get(name) != self._data.get(name))
+        changed = sorted(name for name in saved if saved[name] != self._data.get(name))
         if changed:
             raise DataError(
                 f"{checkpoint}: was trained on other data: {', '.join(changed)} differ by sha256 in "
                 f"{self._config.data.folder}. Put the data back, or choose another run.name to start anew."
             )
+
+    def _check_mixture(self, checkpoint: Path, saved: Sequence[Mapping[str, Any]], samples: int) -> None:
+        here = self._mixture.describe_past(samples)
+        if here != saved:
+            raise DataError(
+                f"{checkpoint}: its {samples:,} sequences were drawn with other shares:\n"
+                f"  there: {_list_stages(saved)}\n  here: {_list_stages(here)}\n"
+                "Put data.sources, data.stages and the sizes of sources without a weight back for the part of the run "
+                "that is over, or choose another run.name to start anew."
+            )
+
+
+def _list_stages(stages: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for stage in stages:
+        total = sum(stage["weights"].values())
+        shares = ", ".join(f"{name} {weight / total:.4f}" for name, weight in stage["weights"].items())
+        rows.append(f"from sequence {stage['first_sample']:,} {shares}")
+    return "; ".join(rows)

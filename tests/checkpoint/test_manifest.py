@@ -63,8 +63,8 @@ def test_other_json_is_refused(content: str, tmp_path: Path) -> None:
 
 def test_later_format_is_refused_by_name(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path, 7)
-    rewrite(checkpoint, format_version=2)
-    with pytest.raises(CheckpointError, match=r"format_version: .*This version reads llmtrain-checkpoint format 1"):
+    rewrite(checkpoint, format_version=1)
+    with pytest.raises(CheckpointError, match=r"format_version: .*This version reads llmtrain-checkpoint format 2"):
         read_manifest(checkpoint)
 
 

@@ -119,6 +119,22 @@ CASES = [
         "'data.sources' gives weights to a but not to b. Give one to each, or to none.",
     ),
     (
+        ["data.stages=[{weights: {a: 1}}]"],
+        0,
+        "'data.stages.0' has from_step = None and from_fraction = None: set exactly one of them.",
+    ),
+    (
+        ["data.stages=[{from_step: 1, weights: {a: 0}}]"],
+        0,
+        "'data.stages.0.weights' are all 0. Give at least one source a positive weight.",
+    ),
+    (
+        ["data.stages=[{from_step: 1, weights: {b: 1}}]", "data.sources={a: {weight: 1}}"],
+        0,
+        "'data.stages.0.weights' names b, which 'data.sources' does not. Known: a. A source that is read in a "
+        "stage only has weight 0 there.",
+    ),
+    (
         ["data.reset_position_ids=true"],
         0,
         "'data.reset_position_ids' = true without 'data.mask_across_documents': two tokens of different documents "

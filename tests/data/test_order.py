@@ -3,15 +3,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from llmtrain.data.mixture import WEIGHT_SCALE, Mixture
-from llmtrain.data.order import BLOCK_SAMPLES, SampleOrder, apportion
+from llmtrain.data.apportion import apportion
+from llmtrain.data.mixture import WEIGHT_SCALE, Mixture, Stage
+from llmtrain.data.order import BLOCK_SAMPLES, SHUFFLED_SAMPLES, SampleOrder
 
 
 def make_mixture(shares: list[float], windows: list[int] | None = None) -> Mixture:
     total = sum(shares)
     weights = tuple(max(1, round(share / total * WEIGHT_SCALE)) for share in shares)
     names = tuple(f"source{i}" for i in range(len(shares)))
-    return Mixture(names, weights, tuple(windows or [1000] * len(shares)))
+    return Mixture(names, tuple(windows or [1000] * len(shares)), (Stage(0, weights),))
 
 
 def draw_shares(count: int, seed: int) -> list[float]:
@@ -32,27 +33,22 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("shares", (SKEWED | DRAWN).values(), ids=(SKEWED | DRAWN).keys())
-def test_every_source_is_within_4_sequences_of_its_share_at_every_block(shares: list[float]) -> None:
-    weights = make_mixture(shares).weights
-    total, before = sum(weights), [0] * len(weights)
-    for block in (*range(1, 60), 10**3, 10**3 + 1, 10**6, 10**9, 10**9 + 1, 10**12):
-        samples = block * BLOCK_SAMPLES
-        counts = apportion(samples, weights)
-        assert sum(counts) == samples
+def test_every_source_is_near_its_share_at_every_sample(shares: list[float]) -> None:
+    mixture = make_mixture(shares)
+    weights = mixture.stages[0].weights
+    order, total = SampleOrder(mixture, seed=1), sum(weights)
+    for block in (0, 1, 7, 10**3, 10**6, 10**9, 10**12):
+        first = block * BLOCK_SAMPLES
+        drawn = order.locate(first, BLOCK_SAMPLES).sources
+        before = apportion(first, 0, weights)[0]
+        counts = before + np.cumsum(drawn[:, None] == np.arange(len(weights)), axis=0)
         # In whole numbers: floats would hide a deviation of some sequences among a trillion.
-        worst = max(abs(count * total - samples * weight) for count, weight in zip(counts, weights, strict=True))
-        assert worst < 4 * total
-        assert all(now >= then for now, then in zip(counts, before, strict=True))
-        before = counts
-
-
-@pytest.mark.parametrize("start", [0, 10**9 // BLOCK_SAMPLES, 10**12 // BLOCK_SAMPLES])
-def test_a_block_holds_exactly_what_is_apportioned(start: int) -> None:
-    mixture = make_mixture(draw_shares(20, 3))
-    first, last = (apportion(block * BLOCK_SAMPLES, mixture.weights) for block in (start, start + 3))
-    drawn = SampleOrder(mixture, seed=1).locate(start * BLOCK_SAMPLES, 3 * BLOCK_SAMPLES).sources
-    expected = [after - before for before, after in zip(first, last, strict=True)]
-    assert np.bincount(drawn, minlength=20).tolist() == expected
+        for offset in (0, 1, 31, 63, 64, 200, 447, 511):
+            row = counts[offset].tolist()
+            worst = max(
+                abs(count * total - (first + offset + 1) * weight) for count, weight in zip(row, weights, strict=True)
+            )
+            assert worst < (4 if (offset + 1) % SHUFFLED_SAMPLES == 0 else 20) * total
 
 
 def test_the_order_inside_a_block_has_no_period() -> None:
@@ -117,9 +113,48 @@ def test_seeds_give_different_orders() -> None:
 
 
 def test_a_source_keeps_its_own_order_when_another_joins_the_mixture() -> None:
-    alone = SampleOrder(Mixture(("a",), (WEIGHT_SCALE,), (500,)), seed=1).locate(0, 2048)
-    both = Mixture(("a", "b"), (WEIGHT_SCALE // 2, WEIGHT_SCALE // 2), (500, 70))
+    alone = SampleOrder(Mixture(("a",), (500,), (Stage(0, (WEIGHT_SCALE,)),)), seed=1).locate(0, 2048)
+    both = Mixture(("a", "b"), (500, 70), (Stage(0, (1, 1)),))
     together = SampleOrder(both, seed=1).locate(0, 2048)
     mine = together.sources == 0
     first_epoch = Counter(together.windows[mine & (together.epochs == 0)].tolist())
     assert first_epoch == Counter(alone.windows[alone.epochs == 0].tolist())
+
+
+STAGES = (Stage(0, (3, 1, 0)), Stage(1000, (0, 1, 2)), Stage(1037, (1, 1, 1)), Stage(5000, (1, 0, 0)))
+
+
+def test_a_stage_has_its_shares_and_goes_on_where_the_sources_were() -> None:
+    mixture = Mixture(("web", "code", "wiki"), (400, 300, 200), STAGES)
+    samples = SampleOrder(mixture, seed=4).locate(0, 8000)
+    ends = [*(stage.first_sample for stage in STAGES[1:]), 8000]
+    for stage, end in zip(STAGES, ends, strict=True):
+        counts = np.bincount(samples.sources[stage.first_sample : end], minlength=3)
+        expected = np.array(stage.shares) * (end - stage.first_sample)
+        assert np.abs(counts - expected).max() < 20
+    for source, windows in enumerate(mixture.windows):
+        mine = samples.sources == source
+        drawn = sorted(zip(samples.epochs[mine].tolist(), samples.windows[mine].tolist(), strict=True))
+        # Every window once per epoch, whatever stage reads it.
+        assert len(set(drawn)) == len(drawn)
+        whole = range(max(epoch for epoch, _ in drawn))
+        assert [pair for pair in drawn if pair[0] in whole] == [(e, w) for e in whole for w in range(windows)]
+
+
+def test_a_stage_that_is_added_leaves_the_past_as_it_was() -> None:
+    names, windows = ("web", "code", "wiki"), (400, 300, 200)
+    for stages in range(1, len(STAGES)):
+        short = SampleOrder(Mixture(names, windows, STAGES[:stages]), seed=4)
+        longer = SampleOrder(Mixture(names, windows, STAGES[: stages + 1]), seed=4)
+        end = STAGES[stages].first_sample
+        for column in ("sources", "epochs", "windows"):
+            assert np.array_equal(getattr(short.locate(0, end), column), getattr(longer.locate(0, end), column))
+
+
+def test_a_range_over_stages_is_a_slice_of_the_whole() -> None:
+    mixture = Mixture(("web", "code", "wiki"), (400, 300, 200), STAGES)
+    whole = SampleOrder(mixture, seed=4).locate(0, 6000)
+    for start, count in ((990, 100), (1036, 2), (1000, 37), (511, 4600)):
+        part = SampleOrder(mixture, seed=4).locate(start, count)
+        assert np.array_equal(part.windows, whole.windows[start : start + count])
+        assert np.array_equal(part.sources, whole.sources[start : start + count])

@@ -59,6 +59,16 @@ def test_a_cap_on_epochs_may_be_raised_and_a_weight_may_not_change(tmp_path: Pat
         check_continuation(load_tiny_config(tmp_path, "data.sources={web: {weight: 2.0, max_epochs: 2}}"))
 
 
+def test_stages_may_change_and_a_source_may_join_for_one(tmp_path: Path) -> None:
+    config = load_tiny_config(tmp_path, "data.sources={web: {weight: 1.0}}")
+    config.run.folder.mkdir(parents=True)
+    start_run_folder(config)
+    stage = "data.stages=[{from_step: 5, weights: {books: 1}}]"
+    check_continuation(load_tiny_config(tmp_path, "data.sources={web: {weight: 1.0}, books: {weight: 0}}", stage))
+    with pytest.raises(ConfigError, match=r"data\.sources\.books\.weight: None there, 0\.5 here"):
+        check_continuation(load_tiny_config(tmp_path, "data.sources={web: {weight: 1.0}, books: {weight: 0.5}}"))
+
+
 def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     folder = load_tiny_config(tmp_path).run.folder
     refused = pytest.raises(ConfigError, match=r"a run is using this folder \(process \d+ on ")

@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from llmtrain.checkpoint.manifest import read_manifest
 from llmtrain.data.loader import Batch
+from llmtrain.data.mixture import Mixture, Stage
 from llmtrain.errors import LlmtrainError
 from llmtrain.parallel.engine import Engine, SourceLosses
 from llmtrain.parallel.layout import build_layout
@@ -24,12 +25,13 @@ from tests.helpers.configs import load_tiny_config
 from tests.helpers.ranks import run_ranks
 
 DATA = {"tokenizer": "t" * 64, "source web": "w" * 64}
+WEB = Mixture(("web",), (1000,), (Stage(0, (1,)),))
 
 
 class Attempt:
     """One start of a run: engine, recorder and monitor as new, and the saver around them."""
 
-    def __init__(self, folder: Path, *overrides: str, data: dict[str, str] = DATA) -> None:
+    def __init__(self, folder: Path, *overrides: str, data: dict[str, str] = DATA, mixture: Mixture = WEB) -> None:
         config = load_tiny_config(folder, f"run.root={folder / 'runs'}", "checkpoint.keep_last=9", *overrides)
         self.plan = build_plan(config, dist.get_world_size(), 300)
         self.engine = Engine(config, self.plan, build_layout(self.plan, dist.get_rank()), torch.device("cpu"), 1)
@@ -44,7 +46,7 @@ class Attempt:
         writer = RunWriter(config.run.folder) if dist.get_rank() == 0 else None
         self.recorder = Recorder(["web"], shards, 10, self.plan.train_steps, writer, meter)
         self.monitor = DivergenceMonitor(3.0, 50)
-        self.saver = Saver(config, self.plan, self.recorder, self.monitor, data)
+        self.saver = Saver(config, self.plan, self.recorder, self.monitor, data, mixture)
 
     def train(self, first: int, last: int) -> list[float]:
         """Steps [first, last) on data that is a function of the step."""
@@ -96,6 +98,11 @@ def go_through_every_case(folder: Path) -> dict[str, Any]:
     seen["beyond"] = Attempt(folder, "training.train_steps=5").resume()
     seen["other data"] = Attempt(folder, data={"tokenizer": "t" * 64, "source code": "c" * 64}).resume()
     seen["other tokenizer"] = Attempt(folder, data=DATA | {"tokenizer": "o" * 64}).resume()
+    other_past = Mixture(("web", "code"), (1000, 1000), (Stage(0, (1, 0)), Stage(40, (1, 1))))
+    with_code = DATA | {"source code": "c" * 64}
+    seen["other shares"] = Attempt(folder, data=with_code, mixture=other_past).resume()
+    other_future = Mixture(("web", "code"), (1000, 1000), (Stage(0, (1, 0)), Stage(48, (1, 1))))
+    seen["a stage to come"] = Attempt(folder, data=with_code, mixture=other_future).resume()
     seen["other model"] = Attempt(folder, "model.hidden_size=64").resume()
     if dist.get_rank() == 0:
         victim = next((checkpoints / "step-00000006").glob("*.safetensors"))
@@ -156,6 +163,11 @@ def test_what_does_not_fit_is_refused_on_every_rank(
 ) -> None:
     run_folder, seen = attempts
     assert [rank[case] for rank in seen] == [message.format(run_folder / "checkpoints")] * 2
+
+
+def test_a_source_may_join_in_a_stage_that_has_not_begun(attempts: tuple[Path, list[dict[str, Any]]]) -> None:
+    _, seen = attempts
+    assert [rank["a stage to come"] for rank in seen] == [6, 6]
 
 
 def test_a_new_run_starts_at_0_and_removes_what_a_killed_one_left(
