@@ -5,7 +5,7 @@
     dedup    exact, over all sources            one pass, in order          documents/SOURCE.jsonl.zst
     train    the tokenizer                                                  tokenizer/
     write    token shards, train and validation                             shards/SOURCE/{train,validation}
-    report   what was kept and dropped, and why                             report.json, report.md
+    report   what was kept and dropped, and why                             report.html, report.md, report.json
 
 What a stage does depends on its fingerprint: its configuration, its inputs and the stages before it. The result does
 not depend on the number of workers.
@@ -144,7 +144,7 @@ class _Preparation:
             self._console.print(f"shards of {stale}: not in corpus.sources any more; left as they are", markup=False)
 
     def make_report(self) -> None:
-        """Write report.json and report.md."""
+        """Write report.html, report.md and report.json."""
         results = {
             name: {**self._stages.result(f"documents/{name}"), **self._stages.result(f"shards/{name}")}
             for name in self._corpus.sources

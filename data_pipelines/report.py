@@ -1,28 +1,52 @@
-"""The account of a preparation for people and programs: report.md and report.json."""
+"""The account of a preparation for people and programs: report.html, report.md and report.json."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.report_page import render_page
+from llmtrain.errors import DataError
 from llmtrain.shards.manifest import write_atomically
 
 
 def write_report(folder: Path, results: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Write both files.
+    """Write report.json and what is drawn from it.
 
     Args:
         folder: `data.folder`.
         results: by source what its stages told.
 
     Returns:
-        The path of report.md.
+        The path of report.html.
+
+    Raises:
+        DataError: shards or the tokenizer are missing or damaged.
     """
     sources = {name: _derive(result) for name, result in results.items()}
     write_atomically(folder / "report.json", (json.dumps(sources, indent=1, ensure_ascii=False) + "\n").encode())
-    path = folder / "report.md"
-    write_atomically(path, _render(folder.name, sources).encode())
-    return path
+    return draw_report(folder)
+
+
+def draw_report(folder: Path) -> Path:
+    """Write report.md and report.html from report.json and the shards.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        DataError: report.json, shards or the tokenizer are missing or damaged.
+    """
+    path = folder / "report.json"
+    try:
+        sources = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}. Run `llmtrain data prepare` again.") from error
+    name = folder.resolve().name
+    page = folder / "report.html"
+    write_atomically(folder / "report.md", _render(name, sources).encode())
+    write_atomically(page, render_page(name, sources, folder).encode())
+    return page
 
 
 def _derive(result: Mapping[str, Any]) -> dict[str, Any]:

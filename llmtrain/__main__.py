@@ -151,6 +151,14 @@ def data_verify(folder: Annotated[Path, typer.Argument(help="Data folder.", meta
     verify_data(folder)
 
 
+@data_app.command("report")
+def data_report(folder: Annotated[Path, typer.Argument(help="Data folder.", metavar="DIR")]) -> None:
+    """Draw report.html anew: sizes, lengths, languages, why documents went, what they looked like, tokens."""
+    from data_pipelines.report import draw_report
+
+    typer.echo(draw_report(folder))
+
+
 @config_app.command("show")
 def config_show(config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None) -> None:
     """Every key with its value and where the value came from."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from llmtrain.training.parity import ParityCase
 
 _TIMEOUT_SECONDS = 300
+# Each case makes groups of its own, and gloo's threads for a group end with the process only: some twenty a case.
+_CASES_TIMES_RANKS = 64
 
 
 def verify_parity(cases: "Sequence[ParityCase]", steps: int, world: World, as_json: bool) -> int:
@@ -109,13 +111,19 @@ def _launch(cases: "Sequence[ParityCase]", steps: int) -> list[dict[str, Any]]:
         for world_size in sorted({case.world_size for case in cases}):
             own = [case for case in cases if case.world_size == world_size]
             console.print(f"{len(own)} cases on {world_size} ranks ...")
-            path = Path(folder) / f"{world_size}.json"
-            path.write_text(json.dumps({"cases": [dataclasses.asdict(case) for case in own], "steps": steps}))
-            code = run_ranks_here(["verify", "parity", "--cases", str(path)], world_size, Path(folder) / "logs")
-            if code:
-                raise ParallelError(f"verify parity: {world_size} ranks ended with code {code}, see above.")
-            results |= {result["name"]: result for result in json.loads(path.with_suffix(".results").read_text())}
+            count = max(1, _CASES_TIMES_RANKS // world_size)
+            for first in range(0, len(own), count):
+                part = own[first : first + count]
+                results |= _launch_once(part, steps, world_size, Path(folder) / f"{world_size}-{first}.json")
     return [results[case.name] for case in cases]
+
+
+def _launch_once(cases: "Sequence[ParityCase]", steps: int, world_size: int, path: Path) -> dict[str, dict[str, Any]]:
+    path.write_text(json.dumps({"cases": [dataclasses.asdict(case) for case in cases], "steps": steps}))
+    code = run_ranks_here(["verify", "parity", "--cases", str(path)], world_size, path.parent / "logs")
+    if code:
+        raise ParallelError(f"verify parity: {world_size} ranks ended with code {code}, see above.")
+    return {result["name"]: result for result in json.loads(path.with_suffix(".results").read_text())}
 
 
 def _print_table(results: Sequence[dict[str, Any]]) -> None:

@@ -66,13 +66,13 @@ def run(project: Path, folder: Path, *overrides: str) -> str:
 
 def digest(folder: Path) -> dict[str, str]:
     """Content of every file but the accounts of time."""
-    told = ("stages.json", "report.json", "report.md", "prepare.lock")
+    told = ("stages.json", "report.html", "report.json", "report.md", "prepare.lock")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in told)
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def times(folder: Path) -> dict[str, int]:
-    rewritten = ("report.json", "report.md", "prepare.lock")
+    rewritten = ("report.html", "report.json", "report.md", "prepare.lock")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in rewritten)
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
 
@@ -103,7 +103,7 @@ def read_shards(folder: Path) -> list[list[int]]:
 
 def test_the_folder_holds_documents_tokenizer_shards_and_report_and_nothing_else(prepared: Path) -> None:
     assert sorted(path.name for path in prepared.iterdir()) == [
-        "documents", "prepare.lock", "report.json", "report.md", "shards", "stages.json", "tokenizer",
+        "documents", "prepare.lock", "report.html", "report.json", "report.md", "shards", "stages.json", "tokenizer",
     ]  # fmt: skip
     assert not list(prepared.rglob("*.tmp"))
     verify_data(prepared, Console(file=io.StringIO()))

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from data_pipelines.report import write_report
+from data_pipelines import report
+from data_pipelines.report import draw_report, write_report
+from llmtrain.errors import DataError
 
 RESULT: dict[str, Any] = {
     "licences": ["MIT", "PSF-2.0"],
@@ -20,12 +22,19 @@ RESULT: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def without_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page needs shards; tests/data_pipelines/test_report_page.py draws it."""
+    monkeypatch.setattr(report, "render_page", lambda name, sources, folder: f"{name}: {list(sources)}")
+
+
 def test_the_page_shows_a_row_for_each_source_and_why_documents_were_dropped(tmp_path: Path) -> None:
     folder = tmp_path / "small"
     folder.mkdir()
     path = write_report(folder, {"code": RESULT, "web": RESULT | {"dropped": {}, "samples": {}}})
-    assert path == folder / "report.md"
-    lines = path.read_text(encoding="utf-8").splitlines()
+    assert path == folder / "report.html"
+    assert path.read_text() == "small: ['code', 'web']"
+    lines = (folder / "report.md").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "# Data of small"
     assert lines[4] == "| code | MIT, PSF-2.0 | 3 | 2.5 | 1,200 | 30,000 | 9,000 | 1,000 | 3.00 | 1.2 |"
     assert lines[5].startswith("| web |")
@@ -51,3 +60,11 @@ def test_the_json_holds_everything_told(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         write_report(tmp_path / "missing", {"code": RESULT})
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_page_without_its_numbers_is_refused(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    with pytest.raises(DataError, match=r"report\.json: cannot be read: .* Run `llmtrain data prepare` again"):
+        draw_report(tmp_path)
