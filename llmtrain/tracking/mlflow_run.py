@@ -26,6 +26,7 @@ from llmtrain.tracking.system_metrics import SYSTEM_NAME
 STATE_NAME, SAMPLES_TABLE = "mlflow.json", "samples.json"
 _BATCH_METRICS = 800
 _MAX_PARAMETER = 500
+_PREPARED = ("input_bytes", "documents", "characters", "dropped", "changed", "languages", "lengths", "seconds")
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "diverged": "FAILED"}
 
 
@@ -102,6 +103,9 @@ class MlflowRun:
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         self._client.log_text(run_id, redact((self._folder / "config.yaml").read_text(encoding="utf-8")), "config.yaml")
         self._client.log_inputs(run_id, [self._describe_source(path) for path in self._find_manifests()])
+        page = self._config.data.folder / "report.html"
+        if page.is_file():
+            self._client.log_artifact(run_id, str(page), "data")
         self._remember(described=True)
 
     def _find_manifests(self) -> list[Path]:
@@ -118,6 +122,7 @@ class MlflowRun:
             "tokens": sum(shard["token_count"] for shard in manifest["shards"]),
             "documents": sum(shard["document_count"] for shard in manifest["shards"]),
             "licence": manifest["licence"],
+            **(self._read_report(manifest["source"]) if manifest["split"] == "train" else {}),
         }
         dataset = Dataset(
             name=f"{manifest['source']}/{manifest['split']}",
@@ -128,6 +133,14 @@ class MlflowRun:
         )
         context = "training" if manifest["split"] == "train" else "evaluation"
         return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
+
+    def _read_report(self, source: str) -> dict[str, Any]:
+        """What the preparation of the data counted of a source, both splits together."""
+        path = self._config.data.folder / "report.json"
+        if not path.is_file():
+            return {}
+        row = json.loads(path.read_text(encoding="utf-8")).get(source, {})
+        return {f"prepared_{key}": row[key] for key in _PREPARED if key in row}
 
     def _send_metrics(self, name: str) -> None:
         lines = self._new_lines(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from llmtrain.stages.run_folder import load_run_config
 from llmtrain.tracking.mirror import sync_run
 from llmtrain.tracking.mlflow_run import MlflowRun
 from llmtrain.tracking.run_folder import RunWriter, read_metrics
@@ -47,6 +48,21 @@ def test_a_run_shows_its_parameters_data_and_configuration(tmp_path: Path) -> No
     assert dataset.name == "code/train"
     assert json.loads(dataset.profile) == {"tokens": 100, "documents": 3, "licence": "PSF-2.0"}
     assert [item.path for item in client.list_artifacts(run_id)] == ["config.yaml"]
+
+
+def test_what_the_preparation_of_the_data_counted_goes_with_the_dataset(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    data = load_run_config(folder).data.folder
+    report = {"code": {"dropped": {"too_short": 2}, "languages": {"python": 3}, "samples": {"too_short": ["x"]}}}
+    (data / "report.json").write_text(json.dumps(report))
+    (data / "report.html").write_text("<p>page</p>")
+    MlflowRun(folder).send()
+    client, run_id = open_client(folder)
+    profile = json.loads(client.get_run(run_id).inputs.dataset_inputs[0].dataset.profile)
+    assert profile["prepared_dropped"] == {"too_short": 2}
+    assert profile["prepared_languages"] == {"python": 3}
+    assert "prepared_samples" not in profile
+    assert [item.path for item in client.list_artifacts(run_id, "data")] == ["data/report.html"]
 
 
 def test_artifacts_lie_beside_the_runs_and_not_in_the_current_directory(tmp_path: Path) -> None:
