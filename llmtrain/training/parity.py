@@ -5,6 +5,7 @@ DeepSpeed, ranks, shards, stages or accumulation. Text is the source of this pac
 """
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,7 +221,9 @@ def list_own_batches(step: int, config: Config, plan: Plan, data_parallel_rank: 
     return [batch.map(lambda tensor, first=first: tensor[first : first + size]) for first in firsts]  # type: ignore[misc]
 
 
+@functools.cache
 def _read_source() -> torch.Tensor:
+    # Read once: a file may change while cases are compared.
     folder = Path(__file__).parents[1]
     content = b"\n".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))
     return torch.frombuffer(bytearray(content), dtype=torch.uint8).long() + FIRST_BYTE_ID
