@@ -144,6 +144,13 @@ def _check_parallel(config: Config) -> Iterator[tuple[str, str]]:
             f"'parallel.zero_stage' = {parallel.zero_stage}: every rank holds whole weights already. Leave it out, or "
             "set 'parallel.zero_stage' to 3.",
         )
+    if parallel.hierarchical_partition_size is not None and tensor > 1:
+        yield (
+            "parallel.hierarchical_partition_size",
+            f"'parallel.hierarchical_partition_size' = {parallel.hierarchical_partition_size} with "
+            f"'parallel.tensor_parallel_size' = {tensor}: DeepSpeed groups neighbouring ranks, and these hold "
+            "different parts of each weight. Leave it out, or set 'parallel.tensor_parallel_size' to 1.",
+        )
     if parallel.pipeline_parallel_size > 1 and parallel.zero_stage > 1:
         yield (
             "parallel.zero_stage",

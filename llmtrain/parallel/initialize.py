@@ -29,7 +29,10 @@ def initialize_deepspeed(
         DeepSpeed's engine.
     """
     import deepspeed  # its import reads DS_ACCELERATOR, which start_distributed sets
+    from deepspeed.utils import groups
 
+    # ZeRO++'s groups of an engine before this one: DeepSpeed would share out these weights by them, too.
+    groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
     module.to(device)
     if config.training.compile:
         for block in blocks:

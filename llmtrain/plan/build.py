@@ -114,6 +114,12 @@ def build_plan(config: Config, world_size: int, tokenizer_vocab_size: int) -> Pl
             f"{batch.micro_batch_size} x {data_parallel_size} data-parallel ranks = {per_forward}. Start "
             f"{divisors(quotient)} data-parallel ranks, or choose a multiple of {per_forward}."
         )
+    hierarchical_size = parallel.hierarchical_partition_size
+    if hierarchical_size is not None and data_parallel_size % hierarchical_size:
+        raise ConfigError(
+            f"parallel.hierarchical_partition_size = {hierarchical_size} does not divide {data_parallel_size} "
+            f"data-parallel ranks. Choose {divisors(data_parallel_size)}: as many as a machine has."
+        )
     if config.model.vocab_size not in (None, tokenizer_vocab_size):
         raise ConfigError(
             f"model.vocab_size = {config.model.vocab_size} differs from the tokenizer in {config.data.folder}, which "

@@ -107,6 +107,13 @@ CASES = [
         "already. Leave it out, or set 'parallel.zero_stage' to 3.",
     ),
     (
+        ["parallel.hierarchical_partition_size=2", "parallel.zero_stage=3", "parallel.tensor_parallel_size=2"],
+        0,
+        "'parallel.hierarchical_partition_size' = 2 with 'parallel.tensor_parallel_size' = 2: DeepSpeed groups "
+        "neighbouring ranks, and these hold different parts of each weight. Leave it out, or set "
+        "'parallel.tensor_parallel_size' to 1.",
+    ),
+    (
         ["parallel.zero_stage=3", "parallel.pipeline_parallel_size=2"],
         0,
         "'parallel.zero_stage' = 3 with 'parallel.pipeline_parallel_size' = 2: DeepSpeed shares gradients and weights "

@@ -25,6 +25,12 @@ def test_a_world_that_does_not_divide_the_batch_is_refused_with_choices(tmp_path
         build_plan(load_tiny_config(tmp_path), world_size=3, tokenizer_vocab_size=300)
 
 
+def test_groups_of_hierarchical_partitioning_must_divide_the_data_parallel_ranks(tmp_path: Path) -> None:
+    config = load_tiny_config(tmp_path, "parallel.zero_stage=3", "parallel.hierarchical_partition_size=3")
+    with pytest.raises(ConfigError, match=r"= 3 does not divide 4 data-parallel ranks\. Choose 1, 2 or 4"):
+        build_plan(config, 4, 300)
+
+
 def test_a_vocabulary_other_than_the_tokenizers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.vocab_size = 400 differs from the tokenizer"):
         build_plan(load_tiny_config(tmp_path, "model.vocab_size=400"), 1, 300)
