@@ -1,14 +1,13 @@
 """Does a layout compute what one process computes? Losses, gradient norms and final weights, side by side.
 
 The reference is a bare loop of torch on rank 0: the same model on one device, AdamW, clipping. It knows nothing of
-DeepSpeed, ranks, shards, stages or accumulation. Text is the source of this package, a byte a token.
+DeepSpeed, ranks, shards, stages or accumulation. Text is made up, a byte a token.
 """
 
 import dataclasses
 import functools
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -29,6 +28,7 @@ from llmtrain.plan.build import Plan, build_plan
 
 VOCAB_SIZE, SEQUENCE_LENGTH, GLOBAL_BATCH_SIZE = 270, 32, 16
 FIRST_BYTE_ID = 4
+_TEXT_SEED, _LEXICON_WORDS, _TEXT_WORDS = 1, 2_000, 100_000
 # Sums of float32 in another order: losses agree to some 1e-7, gradient norms to some 1e-6.
 RELATIVE_TOLERANCE = 1e-5
 # Of the largest weight of a tensor. AdamW divides each gradient by its own size, so where a gradient is nearly zero,
@@ -188,13 +188,13 @@ def compare_with_one_process(case: ParityCase, steps: int, device: torch.device)
 
 
 def make_global_batch(step: int, config: Config) -> Batch:
-    """The sequences of a step: bytes of this package's source, with some targets left out and one sequence without.
+    """The sequences of a step: made-up text, with some targets left out and one sequence without.
 
     Args:
         step: number of the step.
         config: batch sizes and masking.
     """
-    text = _read_source()
+    text = _make_text()
     rows, length = config.batch.global_batch_size, config.batch.sequence_length
     generator = torch.Generator().manual_seed(step)
     starts = torch.randint(0, len(text) - length - 1, (rows, 1), generator=generator)
@@ -222,11 +222,21 @@ def list_own_batches(step: int, config: Config, plan: Plan, data_parallel_rank: 
 
 
 @functools.cache
-def _read_source() -> torch.Tensor:
-    # Read once: a file may change while cases are compared.
-    folder = Path(__file__).parents[1]
-    content = b"\n".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8).long() + FIRST_BYTE_ID
+def _make_text() -> torch.Tensor:
+    """Lines of made-up words, some of them frequent: the same on every machine, and there is something to learn."""
+    generator = torch.Generator().manual_seed(_TEXT_SEED)
+    lengths = torch.randint(2, 9, (_LEXICON_WORDS,), generator=generator).tolist()
+    letters = torch.randint(ord("a"), ord("z") + 1, (sum(lengths),), generator=generator).split(lengths)
+    frequencies = 1.0 / torch.arange(1, _LEXICON_WORDS + 1)
+    chosen = torch.multinomial(frequencies, _TEXT_WORDS, replacement=True, generator=generator).tolist()
+    ends = (torch.rand(_TEXT_WORDS, generator=generator) < 0.1).tolist()
+    space, line_end = torch.tensor([ord(" ")]), torch.tensor([ord("\n")])
+    pieces = [
+        piece
+        for word, is_end in zip(chosen, ends, strict=True)
+        for piece in (letters[word], line_end if is_end else space)
+    ]
+    return torch.cat(pieces) + FIRST_BYTE_ID
 
 
 def _train_reference(config: Config, plan: Plan, device: torch.device) -> tuple[Curve, dict[str, torch.Tensor], float]:

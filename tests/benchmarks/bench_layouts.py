@@ -5,7 +5,7 @@
 One Llama of 8.4 M parameters, 16 x 256 tokens a step, float32, one thread a rank (`one_process` has two threads). Each
 layout runs in a launch of its own, in turn, several rounds; figures are medians. Beside tokens per second: the share of
 a step spent inside collectives and messages (on the host's clock, mean of the ranks; waiting for a slower rank counts),
-and for pipelines the bubble, the share of passes in which a rank computed nothing. Text is the source of llmtrain.
+and for pipelines the bubble, the share of passes in which a rank computed nothing. Text is made up.
 """
 
 import argparse
