@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -54,19 +55,47 @@ def prepare(config: Config, console: Console | None = None) -> None:
         ConfigError: there is no section `corpus`, or another process prepares this folder.
         DataError: an input is missing or damaged, a source is empty, the disk is full.
     """
+    with _hold(config, console, "a preparation") as preparation:
+        preparation.make_documents()
+        preparation.make_tokenizer()
+        preparation.make_shards()
+        preparation.make_report()
+
+
+def extract_share(config: Config, task: int, tasks: int, console: Console | None = None) -> None:
+    """Extract and clean one of several equal shares of the units; several tasks may run at once, on any machines.
+
+    `prepare` then finds their parts and goes on from there; what a task left undone it does itself.
+
+    Args:
+        config: the resolved configuration.
+        task: number of the share, from 0 on.
+        tasks: number of shares.
+        console: where progress goes; default standard error.
+
+    Raises:
+        ConfigError: there is no such share, or this task or `prepare` runs already.
+        DataError: as `prepare`.
+    """
+    if not 0 <= task < tasks:
+        raise ConfigError(f"--task {task} of --tasks {tasks}: tasks are numbered from 0 to {tasks - 1}.")
+    with _hold(config, console, f"task {task}", task=task) as preparation:
+        preparation.extract_share(task, tasks)
+
+
+@contextmanager
+def _hold(config: Config, console: Console | None, user: str, task: int | None = None) -> Iterator["_Preparation"]:
     if config.corpus is None:
         raise ConfigError(
             "corpus: the section is missing, so there is nothing to prepare. Add one, see docs/prepare-data.md."
         )
-    folder = config.data.folder
+    folder, remedy = config.data.folder, "Wait for it, or choose another data.folder."
     try:
-        with locked_folder(folder, "prepare.lock", "a preparation", "Wait for it, or choose another data.folder."):
-            console = console or Console(stderr=True, highlight=False)
-            preparation = _Preparation(config.corpus, config.data, console)
-            preparation.make_documents()
-            preparation.make_tokenizer()
-            preparation.make_shards()
-            preparation.make_report()
+        with ExitStack() as stack:
+            stack.enter_context(locked_folder(folder, "prepare.lock", user, remedy, is_shared=task is not None))
+            if task is not None:
+                stack.enter_context(locked_folder(folder / "work", f"task-{task}.lock", user, remedy))
+            yield _Preparation(config.corpus, config.data, console or Console(stderr=True, highlight=False))
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be read or written: {error}. Mend that, then run `llmtrain data prepare` again: "
@@ -87,6 +116,10 @@ def list_units(name: str, source: SourceConfig, downloads: Path) -> list[Unit]:
             return documents.list_units(name, source)
 
 
+_Job = tuple[Unit, list[StepConfig], Path]
+"""A unit, its cleaning, and the part to write."""
+
+
 class _Preparation:
     """One data folder being prepared."""
 
@@ -100,15 +133,8 @@ class _Preparation:
 
     def make_documents(self) -> None:
         """Extract and deduplicate every source."""
-        units = {
-            name: list(dict.fromkeys(list_units(name, source, self._folder / "downloads")))
-            for name, source in self._corpus.sources.items()
-        }
-        before = ""
-        for name, source_units in units.items():
-            prints = [fingerprint_unit(unit, self._steps(name)) for unit in source_units]
-            before = self._documents_print[name] = fingerprint("documents", before, name, prints)
-        self._extract({name: own for name, own in units.items() if not self._has_documents(name)})
+        units = self._list_units()
+        self._extract(self._list_jobs(units))
         seen = SeenTexts()
         for name, own in units.items():
             if self._has_documents(name):
@@ -116,6 +142,10 @@ class _Preparation:
             else:
                 self._deduplicate(name, own, seen)
         shutil.rmtree(self._folder / "work", ignore_errors=True)
+
+    def extract_share(self, task: int, tasks: int) -> None:
+        """Extract every `tasks`-th unit, the largest first, so that shares are about equal."""
+        self._extract(self._list_jobs(self._list_units())[task::tasks])
 
     def make_tokenizer(self) -> None:
         """Train the tokenizer on the documents of all sources."""
@@ -152,12 +182,29 @@ class _Preparation:
         path = write_report(self._folder, results)
         self._console.print(f"report                 {path}", markup=False)
 
-    def _extract(self, units: dict[str, list[Unit]]) -> None:
+    def _list_units(self) -> dict[str, list[Unit]]:
+        """Units by source; notes what the documents of each source depend on."""
+        units = {
+            name: list(dict.fromkeys(list_units(name, source, self._folder / "downloads")))
+            for name, source in self._corpus.sources.items()
+        }
+        before = ""
+        for name, own in units.items():
+            prints = [fingerprint_unit(unit, self._steps(name)) for unit in own]
+            before = self._documents_print[name] = fingerprint("documents", before, name, prints)
+        return units
+
+    def _list_jobs(self, units: dict[str, list[Unit]]) -> list[_Job]:
+        """What has to be extracted, the largest units first."""
         jobs = [
-            (unit, self._steps(name), self._part_path(name, unit))
+            (sum(size for _, size, _ in unit.describe_inputs()), (unit, self._steps(name), self._part_path(name, unit)))
             for name, own in units.items()
-            for unit in sorted(own, key=lambda unit: -sum(size for _, size, _ in unit.describe_inputs()))
+            if not self._has_documents(name)
+            for unit in own
         ]
+        return [job for _, job in sorted(jobs, key=lambda row: -row[0])]
+
+    def _extract(self, jobs: list[_Job]) -> None:
         if not jobs:
             return
         context = get_context("spawn")  # forked workers would share locks with this process

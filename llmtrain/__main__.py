@@ -133,14 +133,24 @@ def launch_slurm(
     write_slurm_script(loaded, request, output)
 
 
+@data_app.command("build", hidden=True)
 @data_app.command("prepare")
-def data_prepare(config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None) -> None:
+def data_prepare(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    more: MoreFiles = None,
+    task: Annotated[int | None, typer.Option(help="Only read and clean this share of the input, from 0 on.")] = None,
+    tasks: Annotated[int, typer.Option(min=1, help="Number of shares.")] = 1,
+) -> None:
     """Run section `corpus`: clean, deduplicate, train the tokenizer, write shards. Continues where it was stopped."""
     loaded = _load(config, overrides, more)
 
-    from data_pipelines.prepare import prepare
+    from data_pipelines.prepare import extract_share, prepare
 
-    prepare(loaded.config)
+    if task is None:
+        prepare(loaded.config)
+    else:
+        extract_share(loaded.config, task, tasks)
 
 
 @data_app.command("verify")

