@@ -80,7 +80,8 @@ class Account:
     def from_json(cls, values: dict[str, Any]) -> Self:
         """From what `to_json` gave."""
         counters = ("dropped", "changed", "lengths", "languages", "domains")
-        return cls(**{name: Counter(value) if name in counters else value for name, value in values.items()})
+        typed: dict[str, Any] = {name: Counter(v) if name in counters else v for name, v in values.items()}
+        return cls(**typed)
 
     def _add_sample(self, key: str, sample: str) -> None:
         samples = self.samples.setdefault(key, [])

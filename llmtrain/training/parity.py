@@ -226,7 +226,7 @@ def _make_text() -> torch.Tensor:
     """Lines of made-up words, some of them frequent: the same on every machine, and there is something to learn."""
     generator = torch.Generator().manual_seed(_TEXT_SEED)
     lengths = torch.randint(2, 9, (_LEXICON_WORDS,), generator=generator).tolist()
-    letters = torch.randint(ord("a"), ord("z") + 1, (sum(lengths),), generator=generator).split(lengths)
+    letters = torch.split(torch.randint(ord("a"), ord("z") + 1, (sum(lengths),), generator=generator), lengths)
     frequencies = 1.0 / torch.arange(1, _LEXICON_WORDS + 1)
     chosen = torch.multinomial(frequencies, _TEXT_WORDS, replacement=True, generator=generator).tolist()
     ends = (torch.rand(_TEXT_WORDS, generator=generator) < 0.1).tolist()

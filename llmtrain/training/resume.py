@@ -83,8 +83,12 @@ class Saver:
         """
         self.wait()
         save = _Save(step, time.perf_counter())
-        progress = {"recorder": self._recorder.state(), "monitor": self._monitor.state(), "data": self._data}
-        progress["mixture"] = self._mixture.describe_past(step * self._plan.global_batch_size)
+        progress = {
+            "recorder": self._recorder.state(),
+            "monitor": self._monitor.state(),
+            "data": self._data,
+            "mixture": self._mixture.describe_past(step * self._plan.global_batch_size),
+        }
         loss = self._recorder.validation_loss_at(step)
         state = TrainingState(step, step * self._plan.global_batch_size, loss, progress)
         snapshot = take_snapshot(engine.deepspeed, state, self._buffers)

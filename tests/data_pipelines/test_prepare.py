@@ -253,9 +253,9 @@ def test_shares_done_by_tasks_are_gone_on_from(
     assert len(parts) == json.loads((prepared / "report.json").read_text())["code"]["units"] + 3
     made = {path: path.stat().st_mtime_ns for path in parts}
 
-    def deduplicate(self: object, name: str, units: object, *rest: object) -> None:
+    def deduplicate(*arguments: Any) -> None:
         assert {path: path.stat().st_mtime_ns for path in made} == made  # nothing is extracted again
-        original(self, name, units, *rest)
+        original(*arguments)
 
     original = prepare_module._Preparation._deduplicate
     monkeypatch.setattr(prepare_module._Preparation, "_deduplicate", deduplicate)
