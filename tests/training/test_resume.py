@@ -143,8 +143,16 @@ def attempts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
         ),
         (
             "other data",
-            "DataError: {0}/step-00000006: was trained on other data: source code, source web differ by sha256 in "
+            "DataError: {0}/step-00000006: was trained on other data: source web differ by sha256 in "
             "data/tiny. Put the data back, or choose another run.name to start anew.",
+        ),
+        (
+            "other shares",
+            "DataError: {0}/step-00000006: its 48 sequences were drawn with other shares:\n"
+            "  there: from sequence 0 web 1.0000\n"
+            "  here: from sequence 0 web 1.0000; from sequence 40 web 0.5000, code 0.5000\n"
+            "Put data.sources, data.stages and the sizes of sources without a weight back for the part of the run that "
+            "is over, or choose another run.name to start anew.",
         ),
         (
             "other tokenizer",
