@@ -57,7 +57,7 @@ def test_folders_files_and_globs_of_pages_are_read_and_bad_pages_counted(tmp_pat
     documents, dropped = read(source, tmp_path)
     assert [document.text for document in documents] == ["Two", "One", "Three"]
     assert documents[1] == Document("One", str((tmp_path / "a/one.html").resolve()), "CC0-1.0")
-    assert dropped == {"not_parsable": 2, "binary": 1}
+    assert dropped == {"not_parsable": 1, "no_text": 1, "binary": 1}
 
 
 def test_an_unreadable_page_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
