@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _READ_BYTES = 1 << 20
 _BLOCK_BYTES = 8 << 20
-_TRIES = 3
+_TRIES = 5
 _WAIT_SECONDS = 1.0
 _WEB = ("http", "https")
 _NOT_THERE, _NO_ACCESS = (404, 410), (401, 403)

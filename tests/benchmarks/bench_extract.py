@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_extract.py --peers-python PEERS/bin/python --output docs/results/extract_cpu.json
 
 The pages are the 27 of tests/data_pipelines/gold, each with the text a reader chose. Quality is the F1 of their words
-as a multiset, mean over the pages. Speed is megabytes of HTML per second of processor time, decoding included, one thread:
+as a multiset, mean over the pages. Speed is megabytes of HTML per second of processor time, decoding included:
 
     main_text     `extraction: main_text`: resiliparse, shallow lists kept
     resiliparse   resiliparse's main content alone, same options

@@ -9,6 +9,8 @@ import tracemalloc
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 from moto.server import ThreadedMotoServer
 
-from data_pipelines.document import Document
-from data_pipelines.extract import READERS
+from data_pipelines.document import Document, read_documents
+from data_pipelines.extract import READERS, end_with_parent, extract_unit
 from data_pipelines.sources import documents, storage, web
 from data_pipelines.sources.storage import find_stored, is_address, open_file, redact
 from data_pipelines.sources.unit import Unit, find_files, read_file
@@ -108,6 +110,18 @@ def test_a_page_that_lists_files_and_single_addresses_are_read_over_http(site: s
         assert [document.text for document in found] == [record["text"] for record in RECORDS] * 3
         assert found[1].origin == "https://a.org/1"
         assert not dropped
+
+
+def test_spawned_workers_read_addresses(site: str, tmp_path: Path) -> None:
+    (tmp_path / "crawl" / "a.html").write_bytes(b"<p>From afar</p>")
+    units = web.list_units("web", WebSource(kind="web", paths=[f"{site}/crawl/a.html"]), tmp_path)
+    part = tmp_path / "part.jsonl.zst"
+    with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
+        account = pool.submit(extract_unit, units[0], [], part).result()
+    assert account.documents == 1
+    assert [(document.text, document.origin) for document in read_documents(part)] == [
+        ("From afar\n", f"{site}/crawl/a.html")
+    ]
 
 
 def test_a_connection_that_breaks_off_is_taken_up_again(
