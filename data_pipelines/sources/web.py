@@ -19,6 +19,8 @@ from llmtrain.config.corpus import WebSource
 from llmtrain.errors import DataError
 
 _HTML, _WARC = (".html", ".htm", ".xhtml"), (".warc", ".warc.gz", ".wet", ".wet.gz")
+# A parsed page takes some 20 bytes of memory for each of its own, and 350 for each tag.
+_MAX_PAGE_BYTES, _MAX_TAGS = 16_000_000, 1_000_000
 
 
 def list_units(name: str, source: WebSource, downloads: Path) -> list[Unit]:
@@ -75,6 +77,9 @@ def read_warc(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
 def _to_document(page: Page, unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     if b"\0" in page.content[:4096]:
         dropped["binary"] += 1
+        return
+    if page.is_html and (len(page.content) > _MAX_PAGE_BYTES or page.content.count(b"<") > _MAX_TAGS):
+        dropped["too_large"] += 1
         return
     extract = extract_main_text if unit.extraction == "main_text" else extract_text
     try:
