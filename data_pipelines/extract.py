@@ -31,6 +31,7 @@ READERS: dict[str, Callable[[Unit, Counter[str]], Iterator[Document]]] = {
     "wikipedia": wikipedia.read_dump,
     "code": code.read_files,
     "documents": documents.read_records,
+    "text": documents.read_text_files,
 }
 
 

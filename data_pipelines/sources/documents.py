@@ -1,103 +1,195 @@
-"""Text that already is in records: JSONL (plain, gz, zst), parquet, or a dataset of the Hugging Face hub."""
+"""Text that already is text: records of JSONL, JSON, parquet or the Hugging Face hub, and plain text files."""
 
-import glob
-import gzip
+import io
 import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import zstandard
 
-from data_pipelines.document import Document, read_zstd_lines
-from data_pipelines.sources.unit import Unit, expand_paths, list_files
+from data_pipelines.document import Document
+from data_pipelines.sources.compressed import MAX_RECORD_BYTES, open_decompressed, read_lines, read_whole
+from data_pipelines.sources.storage import open_file, refuse_remote, strip_address
+from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote
 from llmtrain.config.corpus import DocumentsSource
 from llmtrain.errors import DataError
 
-_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 _PARQUET = ".parquet"
-_KNOWN = (*_LINES, ".json", ".json.gz", _PARQUET)
+_RECORDS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", _PARQUET)
+_TEXT = (".txt", ".txt.gz", ".txt.zst", ".md")
 _HUB = "hub:"
+_ROWS, _READ_BYTES, _PEEK_BYTES = 256, 1 << 20, 100
+_MAX_ARRAY_BYTES = 500_000_000
+_DAMAGE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 
 
 def list_units(name: str, source: DocumentsSource) -> list[Unit]:
-    """One unit per file, and one per hub dataset.
+    """One unit per file of records and per hub dataset; text files in groups.
 
     Raises:
         DataError: a path matches nothing, or a file is of no known kind.
     """
     hub = [path for path in source.paths if path.startswith(_HUB)]
-    files = list_files(expand_paths(name, (p for p in source.paths if p not in hub)), _KNOWN)
-    unknown = [str(file) for file in files if not file.name.endswith(_KNOWN)]
+    files = find_files(name, [path for path in source.paths if path not in hub], (*_RECORDS, *_TEXT))
+    kinds = {file.name: strip_address(file.name) for file in files}
+    unknown = [file for file, kind in kinds.items() if not kind.endswith((*_RECORDS, *_TEXT))]
     if unknown:
-        raise DataError(f"corpus.sources.{name}.paths: {unknown[0]}: not {', '.join(_KNOWN)}.")
-    return [
-        Unit("documents", "", (item,), source.licence, source.text_field, source.split)
-        for item in (*map(str, files), *hub)
-    ]
+        raise DataError(f"corpus.sources.{name}.paths: {unknown[0]}: not {', '.join((*_RECORDS, *_TEXT))}.")
+    records = [file for file in files if kinds[file.name].endswith(_RECORDS)]
+    texts = [file for file in files if kinds[file.name].endswith(_TEXT)]
+    settings = (source.licence, source.text_field, source.split, source.origin_field or "", source.licence_field or "")
+    units = [Unit("documents", "", (file.name,), *settings, remote=keep_remote([file])) for file in records]
+    units += [Unit("documents", "", (dataset,), *settings) for dataset in hub]
+    return units + group_files("text", "", texts, source.licence)
+
+
+def read_text_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+    """A document per file.
+
+    Raises:
+        DataError: a compressed file is damaged or cut off.
+    """
+    for name in unit.files:
+        try:
+            with open_decompressed(name) as stream:
+                content = read_whole(stream)
+        except (EOFError, zlib.error, zstandard.ZstdError) as error:
+            raise DataError(f"{name}: damaged or cut off: {error}. Mend or leave out.") from error
+        except OSError as error:
+            refuse_remote(name, error)
+            dropped["unreadable"] += 1
+            continue
+        if content is None:
+            dropped["too_large"] += 1
+        elif b"\0" in content:
+            dropped["binary"] += 1
+        else:
+            try:
+                yield Document(content.decode("utf-8-sig"), name, unit.licence)
+            except UnicodeDecodeError:
+                dropped["not_utf8"] += 1
 
 
 def read_records(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     """A document per record.
 
     Raises:
-        DataError: a file is damaged, or its records lack the text field.
+        DataError: a file is damaged, or its records lack a field that is asked for.
     """
     name = unit.files[0]
-    records = _read_lines(name) if name.endswith(_LINES) else _read_datasets(name, unit.split)
-    number = -1
-    for number, record in enumerate(records):
-        if unit.text_field not in record and number == 0:
-            raise DataError(
-                f"{name}: the first record has no '{unit.text_field}'. It has {', '.join(sorted(record)) or 'none'}: "
-                "set text_field of the source to one of them."
-            )
+    number, is_checked = -1, False
+    for number, record in enumerate(_read(name, unit)):
+        if record is None:
+            dropped["too_large"] += 1
+            continue
+        if not is_checked:
+            _check_fields(name, unit, record)
+            is_checked = True
         text = record.get(unit.text_field)
-        if isinstance(text, str):
-            yield Document(text, f"{name}#{number}", unit.licence)
-        else:
+        if not isinstance(text, str):
             dropped["not_text"] += 1
+        elif len(text) > MAX_RECORD_BYTES:
+            dropped["too_large"] += 1
+        else:
+            origin = record.get(unit.origin_field)
+            has_origin = isinstance(origin, str) and bool(origin)
+            licence = _to_licence(record.get(unit.licence_field)) or unit.licence
+            yield Document(text, str(origin) if has_origin else f"{name}#{number}", licence)
     if number < 0:
         raise DataError(f"{name}: holds no record. Fetch it again, or leave it out of paths.")
 
 
-def _read_lines(name: str) -> Iterator[dict[str, Any]]:
-    """Records may differ in all but the text; datasets would give all of a file the columns of its beginning."""
+def _read(name: str, unit: Unit) -> Iterator[dict[str, Any] | None]:
+    """Records; None for one that is too large."""
+    if name.startswith(_HUB):
+        return _read_hub(name, unit.split)
+    if strip_address(name).endswith(_PARQUET):
+        return _read_parquet(name, [unit.text_field, unit.origin_field, unit.licence_field])
+    return _read_json(name)
+
+
+def _check_fields(name: str, unit: Unit, record: dict[str, Any]) -> None:
+    for setting in ("text_field", "origin_field", "licence_field"):
+        field = getattr(unit, setting)
+        if field and field not in record:
+            raise DataError(
+                f"{name}: the first record has no '{field}'. It has {', '.join(sorted(record)) or 'none'}: "
+                f"set {setting} of the source to one of them."
+            )
+
+
+def _to_licence(value: object) -> str:
+    """The licence of a record: a text, or a list of them."""
+    if isinstance(value, list):
+        return ", ".join(item for item in value if isinstance(item, str))
+    return value if isinstance(value, str) else ""
+
+
+def _read_json(name: str) -> Iterator[dict[str, Any] | None]:
+    """Objects, one a line or in one array."""
     number = 0
     try:
-        for line in _open_lines(Path(name)):
-            number += 1
-            if line.strip():
-                record = json.loads(line)
-                if not isinstance(record, dict):
-                    raise ValueError("it is not an object")
-                yield record
+        with open_decompressed(name) as stream:
+            beginning = cast(io.BufferedReader, stream).peek(_PEEK_BYTES)
+            if ".jsonl" not in name and beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+                yield from map(_to_record, _read_array(name, stream))
+                return
+            for line in read_lines(stream):
+                number += 1
+                if line is None:
+                    yield None
+                elif line.strip():
+                    yield _to_record(json.loads(line))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{name}: line {number:,} is not a record in JSON: {error}. Mend or leave out.") from error
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        place = f"line {number:,}" if number else "its content"
+        raise DataError(f"{name}: {place} is not a record in JSON: {error}. Mend or leave out.") from error
+    except _DAMAGE as error:
         raise DataError(f"{name}: damaged or cut off after line {number:,}: {error}. Mend or leave out.") from error
 
 
-def _open_lines(path: Path) -> Iterator[bytes]:
-    if path.suffix == ".zst":
-        yield from read_zstd_lines(path)
-        return
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        yield from file
+def _read_array(name: str, stream: BinaryIO) -> list[object]:
+    content = stream.read(_MAX_ARRAY_BYTES + 1)
+    if len(content) > _MAX_ARRAY_BYTES:
+        raise DataError(
+            f"{name}: one JSON array of more than {_MAX_ARRAY_BYTES:,} bytes would have to be held in memory. Write it "
+            "as JSONL, one object a line: jq -c '.[]'."
+        )
+    records: list[object] = json.loads(content)
+    return records
 
 
-def _read_datasets(name: str, split: str) -> Iterator[dict[str, Any]]:
+def _to_record(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("it is not an object")
+    return value
+
+
+def _read_parquet(name: str, fields: list[str]) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet  # takes a third of a second
+
+    try:
+        with (
+            open_file(name, is_seekable=True) as stream,
+            pyarrow.parquet.ParquetFile(stream, buffer_size=_READ_BYTES) as file,
+        ):
+            columns = [field for field in dict.fromkeys(fields) if field]
+            if not set(columns) <= set(file.schema_arrow.names):
+                columns = file.schema_arrow.names  # the message names them
+            for batch in file.iter_batches(_ROWS, columns=columns):
+                yield from batch.to_pylist()
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise DataError(
+            f"{name}: cannot be read as parquet: {type(error).__name__}: {str(error).rstrip('.')}. Mend or leave out."
+        ) from error
+
+
+def _read_hub(name: str, split: str) -> Iterator[dict[str, Any]]:
     import datasets  # takes a second, and may load torch
 
     try:
-        if name.startswith(_HUB):
-            yield from datasets.load_dataset(name.removeprefix(_HUB), split=split, streaming=True)
-        else:
-            builder = "parquet" if name.endswith(_PARQUET) else "json"
-            files = [glob.escape(name)]
-            yield from datasets.load_dataset(builder, data_files=files, split="train", streaming=True)
+        yield from datasets.load_dataset(name.removeprefix(_HUB), split=split, streaming=True)
     except Exception as error:  # datasets raises its own and those of every format it reads
         raise DataError(
             f"{name}: cannot be read by datasets: {type(error).__name__}: {str(error).rstrip('.')}. Mend or leave out."

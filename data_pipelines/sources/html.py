@@ -1,8 +1,7 @@
 """HTML -> text: one line per block, preformatted text as it is.
 
 lxml parses; the walk below turns blocks into lines. It keeps all text but scripts, forms, navigation and links to local
-files. Finding the main text of a page among advertisements is another task: trafilatura does that, at a twentieth of
-the speed, and loses most of an API reference.
+files. `main_text` finds what a page is about among menus and advertisements.
 """
 
 import codecs
@@ -32,7 +31,7 @@ _BLOCK_TAGS |= {
 _BLOCK_TAGS |= {"p", "pre", "section", "summary", "table", "tbody", "tfoot", "thead", "title", "tr", "ul"}
 _PARAGRAPH_TAGS = {"p", "pre", "blockquote", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "table", "title"}
 _PREFORMATTED_TAGS = {"pre", "textarea", "listing"}
-_MAX_DEPTH = 2000  # libxml2 leaves out what lies below 2,048 levels
+MAX_DEPTH = 2000  # libxml2 leaves out what lies below 2,048 levels
 _HEAD_BYTES = 4096
 _CHARSET = re.compile(rb"""(?i)<meta[^>]+charset\s*=\s*["']?\s*([\w.:-]+)|<\?xml[^>]+encoding\s*=\s*["']([\w.:-]+)""")
 # Browsers read pages that say so as Windows-1252, and pages mean it.
@@ -52,7 +51,7 @@ def extract_text(html: bytes, charset: str | None = None) -> str:
     Raises:
         ValueError: it is not HTML, or nested too deeply.
     """
-    content = html.decode(_find_encoding(html, charset), "replace").encode()
+    content = html.decode(find_encoding(html, charset), "replace").encode()
     try:
         # Without huge_tree the parser stops at 10 MB of text or 256 levels and keeps silent about it.
         tree = lxml.html.document_fromstring(content, lxml.html.HTMLParser(encoding="utf-8", huge_tree=True))
@@ -64,7 +63,8 @@ def extract_text(html: bytes, charset: str | None = None) -> str:
     return _BLANK_LINES.sub("\n\n", text).strip("\n")
 
 
-def _find_encoding(html: bytes, charset: str | None) -> str:
+def find_encoding(html: bytes, charset: str | None) -> str:
+    """The codec of a page: as its server said, else as the page says, else UTF-8."""
     said = _CHARSET.search(html[:_HEAD_BYTES])
     for name in (charset, said and (said[1] or said[2]).decode()):
         try:
@@ -83,8 +83,8 @@ def _walk(tree: lxml.html.HtmlElement, parts: list[str]) -> None:
         tag = element.tag
         if event == "start":
             depth += 1
-            if depth > _MAX_DEPTH:
-                raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
+            if depth > MAX_DEPTH:
+                raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
             if _is_dropped(element):
                 walker.skip_subtree()
                 continue

@@ -1,6 +1,9 @@
 """A unit of work: some input files of one source, read by one worker into one file of documents.
 
 In: paths of a source's configuration. Out: units, in an order that depends on the paths alone.
+
+    find_files(name, paths, endings)      all files of a source, local or not
+    Unit(..., (file.name,), ..., remote=keep_remote([file]))      and `open_file(name)` of `storage` in its reader
 """
 
 import glob
@@ -12,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipelines.sources.compressed import MAX_RECORD_BYTES, read_whole
+from data_pipelines.sources.storage import StoredFile, find_stored, is_address, open_file, refuse_remote, to_path
 from llmtrain.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -27,11 +32,50 @@ class Unit:
     licence: str
     text_field: str = ""
     split: str = ""
+    origin_field: str = ""
+    licence_field: str = ""
+    extraction: str = ""
+    remote: tuple[StoredFile, ...] = ()
+    """Those of its files that are no local ones, as they were listed."""
 
-    def describe_inputs(self) -> list[tuple[str, int, int]]:
-        """Path, size and modification time of each file: what tells that nothing has changed."""
-        stats = [(name, Path(name).stat()) for name in self.files if not name.startswith("hub:")]
-        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    def describe_inputs(self) -> list[tuple[str, int, int | str]]:
+        """Name, size and modification time or version of each file: what tells that nothing has changed."""
+        local = [name for name in self.files if not name.startswith("hub:") and not is_address(name)]
+        stats = [(name, Path(name).stat()) for name in local]
+        described: list[tuple[str, int, int | str]] = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        return described + [(file.name, file.size, file.version) for file in self.remote]
+
+
+def find_files(
+    name: str, paths: Sequence[str], endings: Sequence[str], *, is_optional: bool = False
+) -> list[StoredFile]:
+    """All files that entries of `paths` mean, local ones and those behind addresses, each kind sorted by name.
+
+    Args:
+        name: of the source, for messages.
+        paths: files, folders, globs and addresses.
+        endings: of the files that count below a folder.
+        is_optional: nothing is wrong when an entry matches nothing.
+
+    Raises:
+        DataError: an entry matches nothing, or a storage does not answer.
+    """
+    addresses = [path for path in paths if is_address(path)]
+    local = [to_path(path) for path in paths if not is_address(path)]
+    found = [match for path in local for match in expand_path(path)] if is_optional else expand_paths(name, local)
+    files = [StoredFile(str(file), file.stat().st_size) for file in list_files(found, endings)]
+    stored: dict[str, StoredFile] = {}
+    for address in addresses:
+        matches = find_stored(name, address, tuple(endings))
+        if not matches and not is_optional:
+            raise DataError(_tell_no_match(name, address))
+        stored |= {file.name: file for file in matches}
+    return files + sorted(stored.values(), key=lambda file: file.name)
+
+
+def keep_remote(files: Iterable[StoredFile]) -> tuple[StoredFile, ...]:
+    """What a unit keeps of its files: those that cannot be looked at again without asking their storage."""
+    return tuple(file for file in files if is_address(file.name))
 
 
 def expand_path(path: str) -> list[Path]:
@@ -67,9 +111,7 @@ def expand_paths(name: str, paths: Iterable[str]) -> list[Path]:
                     f"corpus.sources.{name}.paths: '{path}': the Python package '{package}' is not installed. Install "
                     f"it: pip install {package} (the quickstart's are in pip install 'llmtrain[quickstart]')."
                 )
-            raise DataError(
-                f"corpus.sources.{name}.paths: '{path}' matches no file. Correct the path, or leave it out."
-            )
+            raise DataError(_tell_no_match(name, path))
         found += matches
     return found
 
@@ -86,33 +128,61 @@ def list_files(paths: Iterable[Path], endings: Sequence[str]) -> list[Path]:
     return sorted(files)
 
 
-def read_file(path: Path, dropped: Counter[str]) -> bytes | None:
-    """What a file holds; None when it cannot be read, which is counted as `unreadable`."""
+def read_file(name: Path | str, dropped: Counter[str]) -> bytes | None:
+    """What a file holds; None when it cannot be read, or is too large, which are counted.
+
+    Raises:
+        DataError: its storage does not answer: others could not be read either.
+    """
     try:
-        return path.read_bytes()
+        if is_address(str(name)):
+            with open_file(str(name)) as file:
+                content = read_whole(file)
+        else:
+            path = Path(name)
+            content = path.read_bytes() if path.stat().st_size <= MAX_RECORD_BYTES else None
     except OSError as error:
-        logger.warning("%s: left out: %s", path, error)
+        refuse_remote(str(name), error)
+        logger.warning("%s: left out: %s", name, error)
         dropped["unreadable"] += 1
         return None
+    if content is None:
+        dropped["too_large"] += 1
+    return content
 
 
 def group_files(
-    kind: str, root: str, files: Sequence[Path], licence: str, max_bytes: int = 8_000_000, max_files: int = 200
+    kind: str,
+    root: str,
+    files: Sequence[Path | StoredFile],
+    licence: str,
+    max_bytes: int = 8_000_000,
+    max_files: int = 200,
+    extraction: str = "",
 ) -> list[Unit]:
     """Neighbouring files as units of bounded size."""
     units: list[Unit] = []
-    group: list[str] = []
+    group: list[StoredFile] = []
     size = 0
+
+    def close() -> None:
+        if group:
+            names = tuple(file.name for file in group)
+            units.append(Unit(kind, root, names, licence, extraction=extraction, remote=keep_remote(group)))
+
     for file in files:
-        length = file.stat().st_size
-        if group and (size + length > max_bytes or len(group) == max_files):
-            units.append(Unit(kind, root, tuple(group), licence))
+        stored = file if isinstance(file, StoredFile) else StoredFile(str(file), file.stat().st_size)
+        if group and (size + stored.size > max_bytes or len(group) == max_files):
+            close()
             group, size = [], 0
-        group.append(str(file))
-        size += length
-    if group:
-        units.append(Unit(kind, root, tuple(group), licence))
+        group.append(stored)
+        size += stored.size
+    close()
     return units
+
+
+def _tell_no_match(name: str, path: str) -> str:
+    return f"corpus.sources.{name}.paths: '{path}' matches no file. Correct the path, or leave it out."
 
 
 def _find_package(name: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Web pages: HTML files and WARC archives.
+"""Web pages: HTML files, WARC archives, and WET archives of plain text.
 
 A page that cannot be parsed, is no HTML or was not answered with 200 is counted and left out.
 """
@@ -10,13 +10,17 @@ from pathlib import Path
 
 from data_pipelines.document import Document
 from data_pipelines.sources.html import extract_text
+from data_pipelines.sources.main_text import extract_main_text
 from data_pipelines.sources.pydoc_site import crawl_pydoc_site
-from data_pipelines.sources.unit import Unit, expand_path, expand_paths, group_files, list_files, read_file
+from data_pipelines.sources.storage import StoredFile, strip_address
+from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote, read_file
 from data_pipelines.sources.warc import Page, read_pages
 from llmtrain.config.corpus import WebSource
 from llmtrain.errors import DataError
 
-_HTML, _WARC = (".html", ".htm", ".xhtml"), (".warc", ".warc.gz")
+_HTML, _WARC = (".html", ".htm", ".xhtml"), (".warc", ".warc.gz", ".wet", ".wet.gz")
+# A parsed page takes some 20 bytes of memory for each of its own, and 350 for each tag.
+_MAX_PAGE_BYTES, _MAX_TAGS = 16_000_000, 1_000_000
 
 
 def list_units(name: str, source: WebSource, downloads: Path) -> list[Unit]:
@@ -28,50 +32,62 @@ def list_units(name: str, source: WebSource, downloads: Path) -> list[Unit]:
         downloads: where a crawl is kept.
 
     Raises:
-        DataError: a path matches nothing, or the crawl failed.
+        DataError: a path matches nothing, a storage does not answer, or the crawl failed.
     """
-    paths = expand_paths(name, [path for path in source.paths if path != "pydoc:"])
-    paths += [match for path in source.optional_paths for match in expand_path(path)]
+    endings = (*_HTML, *_WARC)
+    files = find_files(name, [path for path in source.paths if path != "pydoc:"], endings)
+    files += find_files(name, source.optional_paths, endings, is_optional=True)
     if "pydoc:" in source.paths:
-        paths.append(crawl_pydoc_site(downloads / "pydoc.warc.gz"))
-    files = list_files(paths, (*_HTML, *_WARC))
-    archives = [file for file in files if file.name.endswith(_WARC)]
-    pages = [file for file in files if not file.name.endswith(_WARC)]
-    units = [Unit("warc", "", (str(archive),), source.licence) for archive in archives]
-    return units + group_files("html", "", pages, source.licence)
+        crawl = crawl_pydoc_site(downloads / "pydoc.warc.gz").resolve()
+        files.append(StoredFile(str(crawl), crawl.stat().st_size))
+    files = list({file.name: file for file in files}.values())
+    archives = [file for file in files if strip_address(file.name).endswith(_WARC)]
+    pages = [file for file in files if not strip_address(file.name).endswith(_WARC)]
+    units = [
+        Unit("warc", "", (file.name,), source.licence, extraction=source.extraction, remote=keep_remote([file]))
+        for file in archives
+    ]
+    return units + group_files("html", "", pages, source.licence, extraction=source.extraction)
 
 
 def read_html_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     """A document per HTML file."""
     for name in unit.files:
-        html = read_file(Path(name), dropped)
+        html = read_file(name, dropped)
         if html is not None:
-            yield from _to_document(Page(name, html, None), unit.licence, dropped)
+            yield from _to_document(Page(name, html, None), unit, dropped)
 
 
 def read_warc(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
-    """A document per HTML response of a WARC archive.
+    """A document per HTML response or conversion to text of a WARC archive.
 
     Raises:
         DataError: the archive is damaged or cut off.
     """
     for name in unit.files:
         try:
-            for page in read_pages(Path(name), dropped):
-                yield from _to_document(page, unit.licence, dropped)
+            for page in read_pages(name, dropped):
+                yield from _to_document(page, unit, dropped)
         except (EOFError, ValueError, OSError, zlib.error) as error:
             raise DataError(
                 f"{name}: damaged or cut off: {error}. Fetch it again, or leave it out of paths."
             ) from error
 
 
-def _to_document(page: Page, licence: str, dropped: Counter[str]) -> Iterator[Document]:
-    if b"\0" in page.html[:4096]:
+def _to_document(page: Page, unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+    if b"\0" in page.content[:4096]:
         dropped["binary"] += 1
         return
+    if page.is_html and (len(page.content) > _MAX_PAGE_BYTES or page.content.count(b"<") > _MAX_TAGS):
+        dropped["too_large"] += 1
+        return
+    extract = extract_main_text if unit.extraction == "main_text" else extract_text
     try:
-        text = extract_text(page.html, page.charset)
+        text = extract(page.content, page.charset) if page.is_html else page.content.decode("utf-8-sig", "replace")
     except ValueError:
         dropped["not_parsable"] += 1
         return
-    yield Document(text, page.url, licence)
+    if not text:
+        dropped["no_text"] += 1
+        return
+    yield Document(text, page.url, unit.licence, page.language)

@@ -9,17 +9,20 @@ from llmtrain.config.section import Name, PositiveInt, Section
 
 
 class WebSource(Section):
-    """Web pages: HTML files and WARC archives."""
+    """Web pages: HTML files, WARC archives, and WET archives of text taken from pages."""
 
     kind: Literal["web"]
     """What `paths` hold."""
     steps: Name = "prose"
     """Which list of `corpus.steps` cleans its documents."""
     paths: list[str] = Field(min_length=1)
-    """Files, folders or globs (`*.html`, `*.warc`, `*.warc.gz`). `pydoc:` crawls the documentation site that
-    Python serves about itself, over loopback, into a WARC file."""
+    """Files, folders, globs or addresses (`*.html`, `*.warc.gz`, `s3://bucket/*.warc.wet.gz`). `pydoc:` crawls the
+    documentation site that Python serves about itself, over loopback, into a WARC file."""
     optional_paths: list[str] = []
     """As `paths`, but nothing is wrong when one matches no file (packages a machine may lack)."""
+    extraction: Literal["main_text", "all_text"] = "main_text"
+    """`main_text` leaves out menus, sidebars, footers and advertisements; `all_text` keeps all but scripts, forms and
+    navigation: for sites that are all content, such as API references."""
     licence: str = "unknown"
     """Licence of the text, carried into every manifest (SPDX where there is one)."""
 
@@ -55,16 +58,21 @@ class CodeSource(Section):
 
 
 class DocumentsSource(Section):
-    """Text that already is in records: JSONL, JSON, parquet, or a dataset of the Hugging Face hub."""
+    """Text that already is text: records of JSONL, JSON, parquet or the Hugging Face hub, and plain text files."""
 
     kind: Literal["documents"]
     """What `paths` hold."""
     steps: Name = "prose"
     """Which list of `corpus.steps` cleans its documents."""
     paths: list[str] = Field(min_length=1)
-    """Files or globs (`*.jsonl`, `*.jsonl.gz`, `*.jsonl.zst`, `*.parquet`), or `hub:NAME` of the Hugging Face hub."""
+    """Files, folders, globs or addresses (`*.jsonl.zst`, `*.parquet`, `*.txt`, `https://...`), or `hub:NAME` of the
+    Hugging Face hub. A text file (`*.txt`, `*.txt.gz`, `*.txt.zst`, `*.md`) is one document."""
     text_field: str = "text"
     """Key of the text in each record."""
+    origin_field: str | None = None
+    """Key of the address or name of each record; null = file and number of the record."""
+    licence_field: str | None = None
+    """Key of the licence of each record; where a record has none, `licence` counts."""
     split: str = "train"
     """Split of a hub dataset."""
     licence: str = "unknown"

@@ -8,8 +8,11 @@ import datasets
 import pytest
 import zstandard
 
-from data_pipelines.document import Document
-from data_pipelines.sources.documents import list_units, read_records
+from data_pipelines.document import Document, read_documents
+from data_pipelines.extract import READERS, extract_unit
+from data_pipelines.sources import compressed
+from data_pipelines.sources import documents as documents_module
+from data_pipelines.sources.documents import list_units, read_records, read_text_files
 from llmtrain.config.corpus import DocumentsSource
 from llmtrain.errors import DataError
 
@@ -27,7 +30,7 @@ def read(path: Path, content: bytes | None = None, **changes: Any) -> tuple[list
         path.write_bytes(content)
     source = DocumentsSource(kind="documents", paths=[str(path)], licence="CC0-1.0", **changes)
     dropped = Counter[str]()
-    return [document for unit in list_units("own", source) for document in read_records(unit, dropped)], dropped
+    return [document for unit in list_units("own", source) for document in READERS[unit.kind](unit, dropped)], dropped
 
 
 def write_parquet(path: Path, **columns: list[Any]) -> bytes:
@@ -126,12 +129,12 @@ def test_a_missing_text_field_names_those_there_are(tmp_path: Path, name: str) -
             zstandard.compress(JSONL * 5000)[:-9],
             r"damaged or cut off after line [\d,]+: it is cut off",
         ),
-        ("empty.jsonl.zst", b"", "damaged or cut off after line 0: it is cut off"),
-        ("bad.jsonl.gz", b"not gzip at all", "damaged or cut off after line 0: Not a gzipped file"),
-        ("bad.jsonl.zst", b"not zstd at all", "damaged or cut off after line 0"),
-        ("bad.json", b"[{]", "cannot be read by datasets"),
-        ("garbage.parquet", b"PAR1" + b"\xff" * 500, "cannot be read by datasets: ArrowInvalid: Parquet magic bytes"),
-        ("empty.parquet", b"", "cannot be read by datasets: ArrowInvalid: Parquet file size is 0 bytes"),
+        ("empty.jsonl.zst", b"", "holds no record"),
+        ("bad.jsonl.gz", b"not gzip at all", "line 1 is not a record in JSON"),
+        ("bad.jsonl.zst", b"not zstd at all", "line 1 is not a record in JSON"),
+        ("bad.json", b"[{]", "its content is not a record in JSON: Expecting"),
+        ("garbage.parquet", b"PAR1" + b"\xff" * 500, "cannot be read as parquet: ArrowInvalid: Parquet magic bytes"),
+        ("empty.parquet", b"", "cannot be read as parquet: ArrowInvalid: Parquet file size is 0 bytes"),
     ],
 )
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, content: bytes, told: str) -> None:
@@ -143,7 +146,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, content: b
 def test_a_parquet_file_cut_off_is_refused(tmp_path: Path) -> None:
     whole = write_parquet(tmp_path / "a.parquet", text=TEXTS * 1000)
     for cut in (whole[:-20], whole[: len(whole) // 2], whole[:20] + whole[60:]):
-        with pytest.raises(DataError, match=r"a\.parquet: cannot be read by datasets: "):
+        with pytest.raises(DataError, match=r"a\.parquet: cannot be read as parquet: "):
             read(tmp_path / "a.parquet", cut)
 
 
@@ -152,10 +155,119 @@ def test_files_of_another_kind_are_refused_with_those_allowed(tmp_path: Path) ->
     with pytest.raises(DataError) as raised:
         read(tmp_path / "a.csv")
     assert str(raised.value) == (
-        f"corpus.sources.own.paths: {tmp_path / 'a.csv'}: not .jsonl, .jsonl.gz, .jsonl.zst, .json, .json.gz, .parquet."
+        f"corpus.sources.own.paths: {tmp_path / 'a.csv'}: not .jsonl, .jsonl.gz, .jsonl.zst, .json, .json.gz, "
+        ".parquet, .txt, .txt.gz, .txt.zst, .md."
     )
 
 
 def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"corpus\.sources\.own\.paths: '.*\*\.jsonl' matches no file"):
         read(tmp_path / "*.jsonl")
+
+
+def test_origin_and_licence_of_records_are_kept(tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = [
+        {"text": "a", "url": "https://a.org", "rights": "CC-BY-4.0"},
+        {"text": "b", "url": "", "rights": ["MIT", 5, "Apache-2.0"]},
+        {"text": "c", "url": None, "rights": None},
+        {"text": "d"},
+    ]
+    content = "\n".join(map(json.dumps, records)).encode()
+    documents, _ = read(tmp_path / "a.jsonl", content, origin_field="url", licence_field="rights")
+    assert [(document.origin, document.licence) for document in documents] == [
+        ("https://a.org", "CC-BY-4.0"),
+        (f"{tmp_path}/a.jsonl#1", "MIT, Apache-2.0"),
+        (f"{tmp_path}/a.jsonl#2", "CC0-1.0"),
+        (f"{tmp_path}/a.jsonl#3", "CC0-1.0"),
+    ]
+    write_parquet(tmp_path / "a.parquet", text=["a"], url=["https://a.org"], rights=["MIT"], other=[1])
+    documents, _ = read(tmp_path / "a.parquet", origin_field="url", licence_field="rights")
+    assert documents == [Document("a", "https://a.org", "MIT")]
+
+
+def test_a_missing_field_of_origins_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"has no 'address'\. It has id, text: set origin_field of the source to one of"
+    ):
+        read(tmp_path / "a.jsonl", JSONL, origin_field="address")
+    write_parquet(tmp_path / "a.parquet", text=["a"], url=["b"])
+    with pytest.raises(
+        DataError, match=r"has no 'rights'\. It has text, url: set licence_field of the source to one of"
+    ):
+        read(tmp_path / "a.parquet", licence_field="rights")
+
+
+def test_a_text_file_is_one_document(tmp_path: Path) -> None:
+    files = {
+        "a.txt": b"\xef\xbb\xbfone\n\ntwo",
+        "b.txt.gz": gzip.compress(b"three"),
+        "c.txt.zst": zstandard.compress(b"four"),
+        "d.md": b"# five",
+        "e.txt": b"caf\xe9",
+        "f.txt": b"a\0b",
+        "g.rst": b"not asked for",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    documents, dropped = read(tmp_path)
+    assert [document.text for document in documents] == ["one\n\ntwo", "three", "four", "# five"]
+    assert documents[0].origin == str(tmp_path / "a.txt")
+    assert dropped == {"not_utf8": 1, "binary": 1}
+
+
+def test_a_damaged_text_file_is_refused_and_one_that_is_gone_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"x" * 1000)[:-9])
+    with pytest.raises(DataError, match=r"a\.txt\.gz: damaged or cut off: Compressed file ended"):
+        read(tmp_path)
+    units = list_units("own", DocumentsSource(kind="documents", paths=[str(tmp_path)]))
+    (tmp_path / "a.txt.gz").unlink()
+    dropped = Counter[str]()
+    assert list(read_text_files(units[0], dropped)) == []
+    assert dropped == {"unreadable": 1}
+
+
+def test_records_and_texts_that_are_too_large_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compressed, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(documents_module, "MAX_RECORD_BYTES", 100)
+    long = json.dumps({"text": "x" * 200}).encode() + b"\n"
+    for name, content in {
+        "a.jsonl": long + JSONL + long,
+        "b.jsonl.zst": zstandard.compress(long + JSONL + long),
+    }.items():
+        documents, dropped = read(tmp_path / name, content)
+        assert [document.text for document in documents] == TEXTS
+        assert dropped == {"too_large": 2}
+    (tmp_path / "b.txt").write_bytes(b"x" * 101)
+    documents, dropped = read(tmp_path / "b.txt")
+    assert (documents, dropped) == ([], {"too_large": 1})
+    write_parquet(tmp_path / "a.parquet", text=["x" * 101, "y"])
+    documents, dropped = read(tmp_path / "a.parquet")
+    assert ([document.text for document in documents], dropped) == (["y"], {"too_large": 1})
+
+
+def test_an_array_too_large_for_memory_is_refused_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents_module, "_MAX_ARRAY_BYTES", 50)
+    with pytest.raises(
+        DataError, match=r"a\.json: one JSON array of more than 50 bytes .* as JSONL, one object a line"
+    ):
+        read(tmp_path / "a.json", json.dumps([{"text": "x" * 100}]).encode())
+
+
+def test_names_that_lead_elsewhere_write_nothing_outside_of_the_part(tmp_path: Path) -> None:
+    records = [{"text": f"text {name}", "url": name} for name in ("../../../up.txt", "/etc/own", "a\0b", "..")]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    source = DocumentsSource(kind="documents", paths=[str(tmp_path / "in")], origin_field="url")
+    part = tmp_path / "out" / "part.jsonl.zst"
+    account = extract_unit(list_units("own", source)[0], [], part)
+    assert account.documents == 4
+    assert [document.origin for document in read_documents(part)] == [record["url"] for record in records]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "a.jsonl",
+        "in",
+        "out",
+        "part.jsonl.json",
+        "part.jsonl.zst",
+    ]

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from data_pipelines.sources.html import extract_text
@@ -69,3 +71,18 @@ def test_unclosed_and_empty_elements_give_their_text() -> None:
     assert extract_text(b"<p>one<b>two<p>three<table><tr><td>x<td>y") == "onetwo\n\nthree\n\nx y"
     assert extract_text(b"<frameset><frame src=x></frameset>") == ""
     assert extract_text(b"<a>no address</a><a href>empty</a>") == "no addressempty"
+
+
+def test_entities_that_a_page_defines_are_not_expanded() -> None:
+    laughs = b"<!DOCTYPE html [<!ENTITY a 'ha'>" + b"".join(
+        b"<!ENTITY %c '%s'>" % (98 + number, b"&%c;" % (97 + number) * 10) for number in range(12)
+    )
+    text = extract_text(laughs + b"]><html><body><p>&m; said the page</p></body></html>")
+    assert "said the page" in text
+    assert len(text) < 2000
+
+
+def test_external_entities_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2")
+    page = f"<?xml version='1.0'?><!DOCTYPE html [<!ENTITY x SYSTEM 'file://{tmp_path}/secret'>]><p>It is &x;</p>"
+    assert "hunter2" not in extract_text(page.encode())

@@ -1,3 +1,4 @@
+import gzip
 from collections import Counter
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_folders_files_and_globs_of_pages_are_read_and_bad_pages_counted(tmp_pat
     documents, dropped = read(source, tmp_path)
     assert [document.text for document in documents] == ["Two", "One", "Three"]
     assert documents[1] == Document("One", str((tmp_path / "a/one.html").resolve()), "CC0-1.0")
-    assert dropped == {"not_parsable": 2, "binary": 1}
+    assert dropped == {"not_parsable": 1, "no_text": 1, "binary": 1}
 
 
 def test_an_unreadable_page_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,3 +100,53 @@ def test_an_archive_that_is_none_is_refused_by_name(tmp_path: Path, content: byt
         DataError, match=r"bad\.warc\.gz: damaged or cut off: .* Fetch it again, or leave it out of paths"
     ):
         read(WebSource(kind="web", paths=[str(path)]), tmp_path)
+
+
+def test_extraction_says_which_text_of_a_page_counts(tmp_path: Path) -> None:
+    page = "<body><ul><li><a href='/'>Home</a></ul><main><p>The text of the page.</p></main><footer>Imprint</footer>"
+    (tmp_path / "a.html").write_text(page)
+    documents, _ = read(WebSource(kind="web", paths=[str(tmp_path)]), tmp_path)
+    assert [document.text for document in documents] == ["The text of the page."]
+    documents, _ = read(WebSource(kind="web", paths=[str(tmp_path)], extraction="all_text"), tmp_path)
+    assert [document.text.split() for document in documents] == [
+        ["Home", "The", "text", "of", "the", "page.", "Imprint"]
+    ]
+
+
+def test_the_texts_of_a_wet_archive_are_documents_as_they_are(tmp_path: Path) -> None:
+    def write(text: bytes, language: str) -> bytes:
+        head = "WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: http://a.org/\r\nContent-Type: text/plain\r\n"
+        head += f"WARC-Identified-Content-Language: {language}\r\nContent-Length: {len(text)}\r\n\r\n"
+        return gzip.compress(head.encode() + text + b"\r\n\r\n")
+
+    content = (
+        write("Größe < 5 & <b>".encode(), "deu,eng") + write(b"caf\xe9", "") + write(b"a\0b", "eng") + write(b"", "")
+    )
+    (tmp_path / "a.warc.wet.gz").write_bytes(content)
+    documents, dropped = read(WebSource(kind="web", paths=[str(tmp_path)], licence="CC0-1.0"), tmp_path)
+    assert documents == [
+        Document("Größe < 5 & <b>", "http://a.org/", "CC0-1.0", "de"),
+        Document("caf\ufffd", "http://a.org/", "CC0-1.0"),
+    ]
+    assert dropped == {"binary": 1, "no_text": 1}
+
+
+def test_a_page_that_would_take_too_much_memory_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_MAX_PAGE_BYTES", 5_000)
+    monkeypatch.setattr(web, "_MAX_TAGS", 100)
+    (tmp_path / "long.html").write_bytes(b"<p>" + b"word " * 1000)
+    (tmp_path / "tags.html").write_bytes(b"<p>x" * 101)
+    (tmp_path / "fits.html").write_bytes(b"<p>x" * 100)
+    documents, dropped = read(WebSource(kind="web", paths=[str(tmp_path)]), tmp_path)
+    assert [Path(document.origin).name for document in documents] == ["fits.html"]
+    assert dropped == {"too_large": 2}
+
+
+def test_a_damaged_record_in_the_middle_of_a_crawl_costs_itself(archive: Path, tmp_path: Path) -> None:
+    whole = bytearray(archive.read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 50] = bytes(50)
+    (tmp_path / "a.warc.gz").write_bytes(whole)
+    documents, dropped = read(WebSource(kind="web", paths=[str(tmp_path)], extraction="all_text"), tmp_path)
+    assert len(documents) == NUM_CRAWLED - 1
+    assert dropped == {"damaged_record": 1}
