@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_cleaning.py --peers-python PEERS/bin/python --output docs/results/cleaning_cpu.json
 
 Needs prepared data (`llmtrain data prepare configs/quickstart.yaml`): the text is its documents of web pages and of
-Wikipedia, every twentieth one. Both sides hold the texts in memory, are warmed up on the first twenty, and then judge each
-with one chain on one core:
+Wikipedia, one of `--every`. Both sides hold the texts in memory, are warmed up on the first twenty, and then judge
+each with one chain on one core:
 
     llmtrain    gopher_quality, gopher_repetition, c4_quality, fineweb_quality
     datatrove   GopherQualityFilter, GopherRepetitionFilter, C4QualityFilter, FineWebQualityFilter, English
@@ -37,7 +37,6 @@ from typing import Any
 
 SOURCES = ("web", "wikipedia")
 MODES = ("chain", "every_filter")
-EVERY = 20
 WARM_UP = 20
 SIDES = ("llmtrain", "datatrove")
 Filter = Callable[[str], tuple[bool, str]]
@@ -158,11 +157,11 @@ def compare(pythons: dict[str, Path], texts: Path, size: int, rounds: int) -> di
     return result
 
 
-def read_texts(data: Path) -> list[str]:
+def read_texts(data: Path, every: int) -> list[str]:
     from data_pipelines.document import read_documents
 
     documents = [document for name in SOURCES for document in read_documents(data / "documents" / f"{name}.jsonl.zst")]
-    return [document.text for document in documents[::EVERY]]
+    return [document.text for document in documents[::every]]
 
 
 def describe_machine() -> dict[str, Any]:
@@ -181,6 +180,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/quickstart"))
     parser.add_argument("--output", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--every", type=int, default=20, help="take one of so many documents")
     parser.add_argument("--peers-python", type=Path, help="Python of the environment that holds datatrove")
     parser.add_argument("--side", choices=SIDES, help="used by the script itself")
     parser.add_argument("--texts", type=Path, help="used by the script itself")
@@ -194,9 +194,9 @@ def main() -> None:
         pythons["datatrove"] = arguments.peers_python
         versions |= read_versions(arguments.peers_python, "datatrove", "spacy", "nltk")
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
-    command = f"python tests/benchmarks/bench_cleaning.py --rounds {arguments.rounds}"
+    command = f"python tests/benchmarks/bench_cleaning.py --rounds {arguments.rounds} --every {arguments.every}"
     command += " --peers-python PEERS/bin/python" if arguments.peers_python else ""
-    texts = read_texts(arguments.data)
+    texts = read_texts(arguments.data, arguments.every)
     size = sum(len(text.encode()) for text in texts)
     result: dict[str, Any] = {"command": command, "commit": commit, "machine": describe_machine(), "versions": versions}
     result["text"] = {"documents": len(texts), "bytes": size}
