@@ -21,8 +21,10 @@ class Account:
     """By reason."""
     changed: Counter[str] = field(default_factory=Counter)
     """By step."""
+    noted: Counter[str] = field(default_factory=Counter)
+    """Kept documents by what a step found about them."""
     samples: dict[str, list[str]] = field(default_factory=dict)
-    """Some of the dropped by reason, some of the changed by step."""
+    """Some of the dropped by reason, of the changed by step, of the noted by finding."""
     lengths: Counter[str] = field(default_factory=Counter)
     """Kept documents by length: key k counts those of 2^k to 2^(k+1) - 1 characters."""
     languages: Counter[str] = field(default_factory=Counter)
@@ -56,11 +58,16 @@ class Account:
             cut = slice(max(0, first - _SAMPLE_CHARACTERS // 4), first + _SAMPLE_CHARACTERS // 2)
             self._add_sample(step, f"{origin}: {before[cut]!r} -> {after[cut]!r}")
 
+    def note(self, finding: str, origin: str, text: str) -> None:
+        """Count a finding about a document that stays and keep its beginning if there are few samples."""
+        self.noted[finding] += 1
+        self._add_sample(finding, f"{origin}: {text[:_SAMPLE_CHARACTERS]!r}")
+
     def add(self, other: "Account") -> None:
         """Add what another one counted."""
         self.documents += other.documents
         self.characters += other.characters
-        for name in ("dropped", "changed", "lengths", "languages", "domains"):
+        for name in ("dropped", "changed", "noted", "lengths", "languages", "domains"):
             getattr(self, name).update(getattr(other, name))
         if len(self.domains) > 2 * MAX_DOMAINS:
             self.domains = Counter(dict(self.domains.most_common(MAX_DOMAINS)))
@@ -79,9 +86,9 @@ class Account:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """From what `to_json` gave."""
-        counters = ("dropped", "changed", "lengths", "languages", "domains")
-        typed: dict[str, Any] = {name: Counter(v) if name in counters else v for name, v in values.items()}
-        return cls(**typed)
+        counters = ("dropped", "changed", "noted", "lengths", "languages", "domains")
+        plain: dict[str, Any] = {name: Counter(value) if name in counters else value for name, value in values.items()}
+        return cls(**plain)
 
     def _add_sample(self, key: str, sample: str) -> None:
         samples = self.samples.setdefault(key, [])

@@ -14,7 +14,7 @@ from typing import Any
 
 from data_pipelines.account import Account
 from data_pipelines.cleaning.mend import mend
-from data_pipelines.cleaning.steps import build_steps
+from data_pipelines.cleaning.steps import build_steps, describe_step
 from data_pipelines.cleaning.subject import Subject
 from data_pipelines.document import Document, identify, write_documents
 from data_pipelines.sources import code, documents, web, wikipedia
@@ -43,7 +43,7 @@ def fingerprint(*parts: Any) -> str:
 
 def fingerprint_unit(unit: Unit, steps: Sequence[StepConfig]) -> str:
     """Changes when the input, its configuration or the code that reads it change."""
-    return fingerprint(EXTRACT_VERSION, asdict(unit), unit.describe_inputs(), [step.model_dump() for step in steps])
+    return fingerprint(EXTRACT_VERSION, asdict(unit), unit.describe_inputs(), list(map(describe_step, steps)))
 
 
 def extract_unit(unit: Unit, steps: Sequence[StepConfig], part: Path) -> Account:
@@ -95,4 +95,6 @@ def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Itera
                 account.note_change(name, origin, before, subject.text)
         else:
             account.keep(subject.text, subject.language, origin)
+            for note in subject.notes:
+                account.note(note, origin, subject.text)
             yield Document(subject.text, origin, document.licence, subject.language, identify(subject.text))

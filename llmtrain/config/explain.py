@@ -106,10 +106,13 @@ def _models_at(root: type[BaseModel], path: Path, values: Any) -> list[type[Base
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 field = kind.model_fields.get(str(part))
                 next_types += _flatten(field.annotation) if field else []
-            elif get_origin(kind) is dict:
-                next_types += _flatten(get_args(kind)[1])
+            elif get_origin(kind) in (dict, list):
+                next_types += _flatten(get_args(kind)[-1])
         types = next_types
-        node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, list) and isinstance(part, int):
+            node = node[part] if part < len(node) else None
+        else:
+            node = node.get(part) if isinstance(node, dict) else None
     models = [kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)]
     chosen = [model for model in models if _is_chosen(model, node)]
     return chosen or models

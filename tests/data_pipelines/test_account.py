@@ -36,6 +36,18 @@ def test_a_sample_of_a_change_shows_its_place() -> None:
     assert (account.changed["mask"], len(account.samples["mask"])) == (6, MAX_SAMPLES)
 
 
+def test_a_finding_about_a_document_that_stays_is_counted_with_samples() -> None:
+    one, two = Account(), Account()
+    for number in range(5):
+        one.note("decontaminate: contaminated", f"page {number}", "text")
+    two.note("decontaminate: contaminated", "page 5", "text")
+    one.add(two)
+    assert one.noted == {"decontaminate: contaminated": 6}
+    assert one.samples["decontaminate: contaminated"] == [f"page {number}: 'text'" for number in range(MAX_SAMPLES)]
+    assert Account.from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert (one.dropped, one.documents) == ({}, 0)
+
+
 def test_the_hosts_of_a_crawl_stay_few() -> None:
     account = Account()
     for part in range(5):
