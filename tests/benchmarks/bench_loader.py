@@ -30,6 +30,7 @@ from llmtrain.config.loader import load_config
 from llmtrain.config.root import Config
 from llmtrain.shards.format import ShardHeader
 from llmtrain.shards.manifest import ShardEntry, ShardManifest, write_manifest
+from llmtrain.shards.origins import Origin
 from llmtrain.shards.packing import build_pack_indexes, pack_documents
 from llmtrain.shards.reader import ShardedTokens
 from llmtrain.shards.writer import ShardWriter
@@ -79,8 +80,9 @@ def write_source(folder: Path, name: str, tokens: int) -> None:
             lengths = draw_lengths(4000)
             ids = draw.integers(4, VOCAB_SIZE, int(lengths.sum()))
             ends = np.cumsum(lengths)
+            origins = [Origin(f"{number:032x}", "drawn", "none") for number in range(len(lengths))]
             ids[ends - 1], ids[ends - lengths] = 2, 1
-            writer.write_documents(ids, lengths)
+            writer.write_documents(ids, lengths, origins)
 
 
 def measure_load(rounds: int) -> dict[str, Any]:
