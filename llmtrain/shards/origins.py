@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import struct
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +45,13 @@ class Origin:
 
 
 class OriginsWriter:
-    """Writes one file; records go to disk at once, 28 bytes a document stay in memory until the end."""
+    """Writes one file; records go to disk at once, 24 bytes a document stay in memory until the end."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("w+b")
         self._file.write(b"\0" * HEADER_BYTES)
-        self._ends: list[int] = [0]
+        self._ends = array("Q", [0])
         self._ids = bytearray()
 
     def write(self, origins: Sequence[Origin]) -> None:
