@@ -28,6 +28,7 @@ from data_pipelines.deduplicate import SeenTexts
 from data_pipelines.document import read_documents, write_documents
 from data_pipelines.extract import end_with_parent, extract_unit, fingerprint, fingerprint_unit
 from data_pipelines.progress import show_stage
+from data_pipelines.provenance import describe_inputs, describe_versions, hash_file
 from data_pipelines.report import write_report
 from data_pipelines.sources import code, documents, web, wikipedia
 from data_pipelines.sources.packages import fetch_package, is_package_path
@@ -36,11 +37,20 @@ from data_pipelines.stages import Stages
 from data_pipelines.train_tokenizer import train_tokenizer
 from data_pipelines.write_shards import write_shards
 from llmtrain.config.cleaning import StepConfig
-from llmtrain.config.corpus import CodeSource, CorpusConfig, SourceConfig, WebSource, WikipediaSource
+from llmtrain.config.corpus import (
+    CodeSource,
+    CorpusConfig,
+    DocumentsSource,
+    FillInTheMiddle,
+    SourceConfig,
+    WebSource,
+    WikipediaSource,
+)
 from llmtrain.config.data import DataConfig
 from llmtrain.config.root import Config
 from llmtrain.errors import ConfigError, DataError, MemoryExhaustedError
 from llmtrain.process.folder_lock import locked_folder
+from llmtrain.shards.manifest import MANIFEST_VERSION
 from llmtrain.shards.reader import ShardedTokens
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 
@@ -132,11 +142,12 @@ class _Preparation:
         self._stages = Stages(data.folder)
         self._workers = corpus.workers or len(os.sched_getaffinity(0))
         self._documents_print: dict[str, str] = {}
+        self._units: dict[str, list[Unit]] = {}
         self._tokenizer_print = ""
 
     def make_documents(self) -> None:
         """Extract and deduplicate every source."""
-        units = self._list_units()
+        units = self._units = self._list_units()
         self._extract(self._list_jobs(units))
         seen = SeenTexts()
         for name, own in units.items():
@@ -169,8 +180,10 @@ class _Preparation:
         tokenizer = Tokenizer.load(self._folder / "tokenizer")
         for name in self._corpus.sources:
             folder, stage = self._folder / "shards" / name, f"shards/{name}"
-            settings = (self._corpus.validation_fraction, self._corpus.shard_tokens)
-            own_print = fingerprint(stage, tokenizer.sha256, self._documents_print[name], settings)
+            settings = (MANIFEST_VERSION, self._corpus.validation_fraction, self._corpus.shard_tokens)
+            reordered = self._fill_in_the_middle(name)
+            settings_print = (*settings, reordered.model_dump() if reordered else None)
+            own_print = fingerprint(stage, tokenizer.sha256, self._documents_print[name], settings_print)
             if not self._is_current(stage, own_print, partial(self._check_shards, folder)):
                 self._write_source(name, folder, tokenizer, own_print)
         for stale in set(_subfolders(self._folder / "shards")) - set(self._corpus.sources):
@@ -257,16 +270,22 @@ class _Preparation:
     def _write_source(self, name: str, folder: Path, tokenizer: Tokenizer, own_print: str) -> None:
         told = self._stages.result(f"documents/{name}")
         self._stages.start(f"shards/{name}")
+        reordered = self._fill_in_the_middle(name)
         provenance = {
             "paths": self._corpus.sources[name].paths,
+            "inputs": describe_inputs(self._units[name]),
             "licences": told["licences"],
+            "documents": told["documents"],
+            "documents_sha256": hash_file(self._document_path(name)),
             "documents_fingerprint": self._documents_print[name],
+            "versions": describe_versions(self._corpus.sources[name].kind),
+            "fill_in_the_middle": reordered.model_dump() if reordered else None,
             "steps": [step.model_dump() for step in self._steps(name)],
             "dropped": told["dropped"],
         }
         with show_stage(self._console, f"write shards of {name}", told["characters"], "characters") as advance:
             manifests = write_shards(
-                self._reader(name)(),
+                read_documents(self._document_path(name)),
                 folder,
                 tokenizer,
                 source=name,
@@ -275,6 +294,7 @@ class _Preparation:
                 validation_fraction=self._corpus.validation_fraction,
                 shard_tokens=self._corpus.shard_tokens,
                 threads=self._workers,
+                fill_in_the_middle=reordered,
                 progress=lambda _, characters: advance(characters),
             )
         tokens = {f"{split}_tokens": manifest.token_count for split, manifest in manifests.items()}
@@ -306,6 +326,10 @@ class _Preparation:
 
     def _steps(self, name: str) -> list[StepConfig]:
         return self._corpus.steps[self._corpus.sources[name].steps]
+
+    def _fill_in_the_middle(self, name: str) -> FillInTheMiddle | None:
+        source = self._corpus.sources[name]
+        return source.fill_in_the_middle if isinstance(source, CodeSource | DocumentsSource) else None
 
     def _document_path(self, name: str) -> Path:
         return self._folder / "documents" / f"{name}.jsonl.zst"

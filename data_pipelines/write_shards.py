@@ -1,12 +1,11 @@
 """Cleaned documents of one source -> token shards of both splits, in one pass and constant memory.
 
-texts -> batches -> SentencePiece, a batch per thread -> [bos] ids [eos] -> shard files, in the order of the texts.
+documents -> batches -> SentencePiece, a batch per thread -> [bos] ids [eos] -> shard files and origins, in their order.
 While threads encode, this one reads ahead and writes. Each different word of a batch is encoded once: text is full of
-words that came before. A document is held out for validation by the hash of its text, so it is in the same split in
-every corpus.
+words that came before. A document is held out for validation by its id, the hash of its text, so it is in the same
+split in every corpus.
 """
 
-import hashlib
 import itertools
 import re
 import shutil
@@ -20,10 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sentencepiece import sentencepiece_model_pb2
 
+from data_pipelines.document import Document
+from data_pipelines.fill_in_the_middle import Part, rearrange
+from llmtrain.config.corpus import FillInTheMiddle
 from llmtrain.errors import DataError
 from llmtrain.shards.manifest import ShardManifest
+from llmtrain.shards.origins import Origin
 from llmtrain.shards.writer import ShardWriter
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
+from llmtrain.tokenizer.special_tokens import FILL_IN_THE_MIDDLE_SYMBOLS
 
 _BATCH_CHARACTERS = 1_000_000
 # Batches under way per thread: enough that no thread waits while a shard is synced or a long document is encoded.
@@ -37,21 +41,22 @@ _Split = Callable[[str], list[str]]
 
 _Tokens = tuple[NDArray[np.uint32], NDArray[np.int64]]
 """Ids of documents one after the other, and the length of each."""
+_Encoded = dict[str, tuple[NDArray[np.uint32], NDArray[np.int64], list[Origin]]]
+"""The same with the origins of the documents, by split."""
 
 
-def is_validation(text: str, fraction: float) -> bool:
-    """Whether a document is held out; depends on its text alone.
+def is_validation(document_id: str, fraction: float) -> bool:
+    """Whether a document is held out; depends on its id alone.
 
     Args:
-        text: the cleaned document.
+        document_id: hexadecimal digits of a hash of the text.
         fraction: share of documents to hold out.
     """
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[-8:], "big")
-    return number < fraction * 2**64
+    return int(document_id[-16:], 16) < fraction * 2**64
 
 
 def write_shards(
-    texts: Iterable[str],
+    documents: Iterable[Document],
     folder: Path,
     tokenizer: Tokenizer,
     *,
@@ -61,12 +66,13 @@ def write_shards(
     validation_fraction: float,
     shard_tokens: int,
     threads: int,
+    fill_in_the_middle: FillInTheMiddle | None = None,
     progress: Callable[[int, int], None] = lambda documents, characters: None,
 ) -> dict[str, ShardManifest]:
     """Tokenize one source.
 
     Args:
-        texts: cleaned documents.
+        documents: cleaned, each with its id.
         folder: `data.folder/shards/<source>`; its splits are written anew.
         tokenizer: of this corpus.
         source: name of the source.
@@ -75,6 +81,7 @@ def write_shards(
         validation_fraction: share of documents held out.
         shard_tokens: size of a shard.
         threads: that encode; the result does not depend on it.
+        fill_in_the_middle: reorders some of the training documents.
         progress: told how many documents and characters were written.
 
     Returns:
@@ -98,16 +105,13 @@ def write_shards(
         )
         for split in _SPLITS
     }
-    split_words = _choose_split(tokenizer)
-
-    def encode(batch: list[str]) -> dict[str, _Tokens]:
-        return _encode(batch, tokenizer, split_words, validation_fraction)
+    encoder = _Encoder(tokenizer, validation_fraction, fill_in_the_middle)
 
     try:
-        for batch, tokens in _map_ahead(encode, _batches(texts), threads):
-            for split, split_tokens in tokens.items():
-                writers[split].write_documents(*split_tokens)
-            progress(len(batch), sum(map(len, batch)))
+        for batch, encoded in _map_ahead(encoder.encode, _batches(documents), threads):
+            for split, rows in encoded.items():
+                writers[split].write_documents(*rows)
+            progress(len(batch), sum(len(document.text) for document in batch))
         return {split: writer.close() for split, writer in writers.items()}
     except OSError as error:
         for split in _SPLITS:
@@ -118,12 +122,12 @@ def write_shards(
         ) from error
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
     characters = 0
-    for text in texts:
-        batch.append(text)
-        characters += len(text)
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
         if characters >= _BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -132,10 +136,10 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _map_ahead(
-    encode: Callable[[list[str]], dict[str, _Tokens]], batches: Iterable[list[str]], threads: int
-) -> Iterator[tuple[list[str], dict[str, _Tokens]]]:
+    encode: Callable[[list[Document]], _Encoded], batches: Iterable[list[Document]], threads: int
+) -> Iterator[tuple[list[Document], _Encoded]]:
     """Each batch with its tokens, in order. SentencePiece frees the interpreter lock, so threads are enough."""
-    running: deque[tuple[list[str], Future[dict[str, _Tokens]]]] = deque()
+    running: deque[tuple[list[Document], Future[_Encoded]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for batch in batches:
             running.append((batch, pool.submit(encode, batch)))
@@ -159,18 +163,40 @@ def _choose_split(tokenizer: Tokenizer) -> _Split:
     return _WORD.findall
 
 
-def _encode(
-    batch: list[str], tokenizer: Tokenizer, split_words: _Split, validation_fraction: float
-) -> dict[str, _Tokens]:
-    """Tokens of a batch by split; a split without documents is left out."""
-    numbers: defaultdict[str, int] = defaultdict(itertools.count(2).__next__)  # after those of bos and eos
-    documents: dict[str, list[list[int]]] = {split: [] for split in _SPLITS}
-    for text in batch:
-        words = [0, *map(numbers.__getitem__, split_words(text)), 1]
-        documents["validation" if is_validation(text, validation_fraction) else "train"].append(words)
-    ids = [[tokenizer.bos_id], [tokenizer.eos_id], *tokenizer.encode_batch(list(numbers), threads=1)]
-    flat_ids, lengths = _flatten(ids, np.uint32)
-    return {split: _spell_out(rows, flat_ids, lengths) for split, rows in documents.items() if rows}
+class _Encoder:
+    """Encodes batches of documents; nothing in it changes, so threads share it."""
+
+    def __init__(self, tokenizer: Tokenizer, validation_fraction: float, config: FillInTheMiddle | None) -> None:
+        self._tokenizer, self._validation_fraction, self._config = tokenizer, validation_fraction, config
+        self._split_words = _choose_split(tokenizer)
+        symbols = FILL_IN_THE_MIDDLE_SYMBOLS if config else ()
+        self._special_ids = [tokenizer.bos_id, tokenizer.eos_id, *map(tokenizer.find_control_id, symbols)]
+        self._sentinels = {symbol: 2 + i for i, symbol in enumerate(symbols)}
+
+    def encode(self, batch: list[Document]) -> _Encoded:
+        """Tokens and origins of a batch by split; a split without documents is left out."""
+        numbers: defaultdict[str, int] = defaultdict(itertools.count(len(self._special_ids)).__next__)
+        words: dict[str, list[list[int]]] = {split: [] for split in _SPLITS}
+        origins: dict[str, list[Origin]] = {split: [] for split in _SPLITS}
+        for document in batch:
+            split, parts = self._arrange(document)
+            row = [0]
+            for part in parts:
+                if part.is_sentinel:
+                    row.append(self._sentinels[part.text])
+                else:
+                    row += map(numbers.__getitem__, self._split_words(part.text))
+            words[split].append([*row, 1])
+            origins[split].append(Origin(document.id, document.origin, document.licence, document.language))
+        ids = [*([special] for special in self._special_ids), *self._tokenizer.encode_batch(list(numbers), threads=1)]
+        flat_ids, lengths = _flatten(ids, np.uint32)
+        return {split: (*_spell_out(rows, flat_ids, lengths), origins[split]) for split, rows in words.items() if rows}
+
+    def _arrange(self, document: Document) -> tuple[str, list[Part]]:
+        """Split of a document, and its text in the order in which it is tokenized."""
+        if is_validation(document.id, self._validation_fraction):
+            return "validation", [Part(document.text)]
+        return "train", rearrange(document.id, document.text, self._config)
 
 
 def _spell_out(documents: list[list[int]], flat_ids: NDArray[np.uint32], lengths: NDArray[np.int64]) -> _Tokens:

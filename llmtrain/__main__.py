@@ -169,6 +169,38 @@ def data_report(folder: Annotated[Path, typer.Argument(help="Data folder.", meta
     typer.echo(draw_report(folder))
 
 
+@data_app.command("show")
+def data_show(
+    folder: Annotated[Path, typer.Argument(help="Data folder.", metavar="DIR")],
+    sample: Annotated[int | None, typer.Option(min=1, help="Show so many documents of each source.")] = None,
+    document: Annotated[str | None, typer.Option(help="Show the document with this id.", metavar="ID")] = None,
+    token: Annotated[int | None, typer.Option(help="Show the document of this token of a source's stream.")] = None,
+    step: Annotated[int | None, typer.Option(help="List the documents of this optimizer step of a run.")] = None,
+    source: Annotated[str | None, typer.Option(help="With --sample and --token: which source.")] = None,
+    split: Annotated[Literal["train", "validation"], typer.Option(help="With --sample and --token.")] = "train",
+    run_or_config: Annotated[Path | None, typer.Option("--run", help="With --step: run folder or YAML file.")] = None,
+) -> None:
+    """Trace tokens to documents and documents to where they come from. Default: --sample 3."""
+    from data_pipelines.show import show_document, show_sample, show_token
+
+    if sum(question is not None for question in (sample, document, token, step)) > 1:
+        raise ConfigError("data show: give one of --sample, --document, --token and --step.")
+    if (step is None) != (run_or_config is None):
+        raise ConfigError("data show: --step and --run belong together. Example: --step 100 --run runs/quickstart.")
+    if step is not None and run_or_config is not None:
+        from llmtrain.stages.trace_step import trace_step
+
+        lines = trace_step(folder, run_or_config, step)
+    elif document is not None:
+        lines = show_document(folder, document)
+    elif token is not None:
+        lines = show_token(folder, split, source, token)
+    else:
+        lines = show_sample(folder, split, source, sample or 3)
+    for line in lines:
+        typer.echo(line)
+
+
 @config_app.command("show")
 def config_show(config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None) -> None:
     """Every key with its value and where the value came from."""

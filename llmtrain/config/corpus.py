@@ -40,6 +40,15 @@ class WikipediaSource(Section):
     """Licence of the text, carried into every manifest."""
 
 
+class FillInTheMiddle(Section):
+    """Some training documents are cut in three and reordered, so that the model learns to fill gaps."""
+
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the documents that are reordered, chosen by hash of their id."""
+    spm_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Of these, the share that begins with the suffix (SPM); the rest begins with the prefix (PSM)."""
+
+
 class CodeSource(Section):
     """Source trees."""
 
@@ -55,6 +64,8 @@ class CodeSource(Section):
     """Globs, relative to each path, of files to leave out."""
     licence: str = "unknown"
     """Licence of trees in which no licence file is found."""
+    fill_in_the_middle: FillInTheMiddle | None = None
+    """Null leaves every document in its order. Documents held out for validation always stay in their order."""
 
 
 class DocumentsSource(Section):
@@ -77,6 +88,8 @@ class DocumentsSource(Section):
     """Split of a hub dataset."""
     licence: str = "unknown"
     """Licence of the text, carried into every manifest."""
+    fill_in_the_middle: FillInTheMiddle | None = None
+    """As for `code`."""
 
 
 SourceConfig = Annotated[WebSource | WikipediaSource | CodeSource | DocumentsSource, Field(discriminator="kind")]

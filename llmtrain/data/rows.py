@@ -54,6 +54,10 @@ class StreamRows:
         self._mask_across_documents = mask_across_documents
         self.num_windows = max(0, (shards.token_count - 1) // sequence_length)
 
+    def locate(self, window: int) -> list[tuple[int, int]]:
+        """Where the inputs of a window are in the stream: first token, and the one after the last."""
+        return [(window * self._length, (window + 1) * self._length)]
+
     def read(self, windows: Ids) -> Rows:
         """Rows of the given windows."""
         tokens = np.empty((len(windows), self._length + 1), np.int64)
@@ -74,6 +78,15 @@ class PackedRows:
         self._indexes = [open_pack_index(shards, shard, sequence_length) for shard in numbers]
         self._first_rows = np.concatenate(([0], np.cumsum([index.num_rows for index in self._indexes])))
         self.num_windows = int(self._first_rows[-1])
+
+    def locate(self, window: int) -> list[tuple[int, int]]:
+        """Where the segments of a row are in the stream: first token, and the one after the last."""
+        shard = int(np.searchsorted(self._first_rows, window, "right")) - 1
+        index, base = self._indexes[shard], int(self._shards.shard_starts[shard])
+        row = window - int(self._first_rows[shard])
+        segments = slice(int(index.row_offsets[row]), int(index.row_offsets[row + 1]))
+        starts = (index.starts[segments].astype(np.int64) + base).tolist()
+        return [(start, start + int(length)) for start, length in zip(starts, index.lengths[segments], strict=True)]
 
     def read(self, windows: Ids) -> Rows:
         """Rows of the given windows; padding repeats eos and has no target."""

@@ -12,9 +12,19 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmtrain.errors import DataError
-from llmtrain.shards.format import FORMAT_VERSION
 
 MANIFEST_NAME = "manifest.json"
+MANIFEST_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # version 1 knows no origins
+
+
+class OriginsEntry(BaseModel):
+    """The file beside a shard that tells where its documents come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    file: str
+    bytes: int
+    sha256: str
 
 
 class ShardEntry(BaseModel):
@@ -26,13 +36,14 @@ class ShardEntry(BaseModel):
     token_count: int
     document_count: int
     sha256: str
+    origins: OriginsEntry | None = None
 
 
 class ShardManifest(BaseModel):
     """All shards of one split of one source."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    format_version: int = FORMAT_VERSION
+    format_version: int = MANIFEST_VERSION
     source: str
     split: str
     licence: str
@@ -92,9 +103,10 @@ def read_manifest(folder: Path) -> tuple[ShardManifest, str]:
         manifest = ShardManifest.model_validate_json(content)
     except ValidationError as error:
         raise DataError(f"{path}: damaged: {error.errors()[0]['msg']}. Run `llmtrain data prepare` again.") from error
-    if manifest.format_version != FORMAT_VERSION:
+    if manifest.format_version not in READABLE_VERSIONS:
+        readable = " and ".join(map(str, READABLE_VERSIONS))
         raise DataError(
-            f"{path}: format version {manifest.format_version}; this llmtrain reads {FORMAT_VERSION}. "
+            f"{path}: format version {manifest.format_version}; this llmtrain reads {readable}. "
             "Write the shards again with `llmtrain data prepare`."
         )
     return manifest, hashlib.sha256(content).hexdigest()

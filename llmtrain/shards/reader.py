@@ -81,7 +81,7 @@ class ShardedTokens:
         return ends
 
     def verify(self, part: int = 0, parts: int = 1) -> None:
-        """Check every shard against its sha256.
+        """Check every shard, and the origins beside it, against its sha256.
 
         Args:
             part: which share of the shards; several processes may share the work.
@@ -91,26 +91,16 @@ class ShardedTokens:
             DataError: a shard is missing or not the one the manifest describes.
         """
         for entry in self.manifest.shards[part::parts]:
-            path = self.folder / entry.file
-            read_header(path)
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != entry.sha256:
-                raise DataError(
-                    f"shard {path}: sha256 is {digest}, the manifest says {entry.sha256}: damaged. "
-                    "Write it again with `llmtrain data prepare`."
-                )
+            read_header(self.folder / entry.file)
+            _check_sha256("shard", self.folder / entry.file, entry.sha256)
+            if entry.origins is not None:
+                _check_sha256("origins", self.folder / entry.origins.file, entry.origins.sha256)
 
     def _check_sizes(self) -> None:
         for entry in self.manifest.shards:
-            path = self.folder / entry.file
-            size = path.stat().st_size if path.is_file() else None
-            if size != entry.bytes:
-                found = "missing" if size is None else f"{size:,} bytes"
-                raise DataError(
-                    f"shard {path}: {found}, the manifest says {entry.bytes:,} bytes: truncated, replaced or lost. "
-                    "Write it again with `llmtrain data prepare`."
-                )
+            _check_size("shard", self.folder / entry.file, entry.bytes)
+            if entry.origins is not None:
+                _check_size("origins", self.folder / entry.origins.file, entry.origins.bytes)
 
     def _read_across(self, shard: int, offset: int, row: NDArray[np.int64]) -> None:
         filled = 0
@@ -132,6 +122,26 @@ class ShardedTokens:
                 )
             tokens = self._tokens[shard] = map_tokens(path, header)
         return tokens
+
+
+def _check_size(kind: str, path: Path, expected: int) -> None:
+    size = path.stat().st_size if path.is_file() else None
+    if size != expected:
+        found = "missing" if size is None else f"{size:,} bytes"
+        raise DataError(
+            f"{kind} {path}: {found}, the manifest says {expected:,} bytes: truncated, replaced or lost. "
+            "Write it again with `llmtrain data prepare`."
+        )
+
+
+def _check_sha256(kind: str, path: Path, expected: str) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
+        raise DataError(
+            f"{kind} {path}: sha256 is {digest}, the manifest says {expected}: damaged. "
+            "Write it again with `llmtrain data prepare`."
+        )
 
 
 def open_data(

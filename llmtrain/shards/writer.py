@@ -1,12 +1,14 @@
 """Writes the shards of one source and split; memory stays constant whatever the corpus size.
 
-In: documents as token ids, one or many at a time. Out: shard files, and at the end the manifest. A folder without a
+In: documents as token ids with their origins, one or many at a time. Out: shard files, a file of origins beside each,
+and at the end the manifest. A folder without a
 manifest is unfinished and is written again from the start.
 """
 
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +18,8 @@ from numpy.typing import NDArray
 
 from llmtrain.errors import DataError
 from llmtrain.shards.format import HEADER_BYTES, ShardHeader, choose_bytes_per_token
-from llmtrain.shards.manifest import ShardEntry, ShardManifest, write_manifest
+from llmtrain.shards.manifest import OriginsEntry, ShardEntry, ShardManifest, write_manifest
+from llmtrain.shards.origins import Origin, OriginsWriter
 
 
 class ShardWriter:
@@ -69,19 +72,22 @@ class ShardWriter:
         self._entries: list[ShardEntry] = []
         self._open_shard()
 
-    def write_document(self, ids: NDArray[np.integer[Any]]) -> None:
+    def write_document(self, ids: NDArray[np.integer[Any]], origin: Origin) -> None:
         """Append one document, `[bos] ids [eos]` included."""
-        self.write_documents(ids, np.array([len(ids)]))
+        self.write_documents(ids, np.array([len(ids)]), [origin])
 
-    def write_documents(self, flat_ids: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]]) -> None:
+    def write_documents(
+        self, flat_ids: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]], origins: Sequence[Origin]
+    ) -> None:
         """Append many documents.
 
         Args:
             flat_ids: token ids of all, one document after the other.
             lengths: tokens of each; their sum is the length of `flat_ids`.
+            origins: of each.
 
         Raises:
-            DataError: an id is outside the vocabulary.
+            DataError: a token id is outside the vocabulary, or a document's id is none.
         """
         ends = np.cumsum(lengths, dtype=np.uint64)
         if len(flat_ids) and not 0 <= int(flat_ids.min()) <= int(flat_ids.max()) < self._manifest.vocab_size:
@@ -97,6 +103,7 @@ class ShardWriter:
             stop = min(int(np.searchsorted(ends, base + room)) + 1, len(ends))
             piece = np.asarray(flat_ids[base : int(ends[stop - 1])], dtype=self._dtype)
             self._file.write(piece.tobytes())
+            self._origins.write(origins[first:stop])
             self._ends.append(ends[first:stop] - np.uint64(base) + np.uint64(self._token_count))
             self._token_count += len(piece)
             if self._token_count >= self._shard_tokens:
@@ -137,6 +144,7 @@ class ShardWriter:
         self._path = self._folder / f"shard-{len(self._entries):05d}.tokens"
         self._file = self._path.open("w+b")
         self._file.write(b"\0" * HEADER_BYTES)
+        self._origins = OriginsWriter(self._path.with_suffix(".documents"))
         self._token_count = 0
         self._ends: list[NDArray[np.uint64]] = []
 
@@ -152,6 +160,7 @@ class ShardWriter:
         self._file.seek(0)
         digest = hashlib.file_digest(self._file, "sha256").hexdigest()
         self._file.close()
+        origins_bytes, origins_digest = self._origins.close()
         self._entries.append(
             ShardEntry(
                 file=self._path.name,
@@ -159,9 +168,11 @@ class ShardWriter:
                 token_count=self._token_count,
                 document_count=len(ends),
                 sha256=digest,
+                origins=OriginsEntry(file=self._origins.path.name, bytes=origins_bytes, sha256=origins_digest),
             )
         )
 
     def _abandon_shard(self) -> None:
         self._file.close()
         self._path.unlink(missing_ok=True)
+        self._origins.abandon()

@@ -1,6 +1,7 @@
 """The tokenizer: a SentencePiece model and its manifest in a folder."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,20 @@ class Tokenizer:
         """Number of ids."""
         return int(self.processor.get_piece_size())
 
+    def find_control_id(self, symbol: str) -> int:
+        """Id of a control symbol, e.g. `<|fim_prefix|>`.
+
+        Raises:
+            DataError: this tokenizer has no such symbol.
+        """
+        number = int(self.processor.piece_to_id(symbol))
+        if not self.processor.is_control(number):
+            raise DataError(
+                f"tokenizer {self.sha256[:12]}: has no control symbol {symbol!r}. Train it anew: remove the folder "
+                "'tokenizer' and run `llmtrain data prepare`."
+            )
+        return number
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text; no special token is added, and none can come from the text."""
         ids: list[int] = self.processor.encode(text)
@@ -59,6 +74,14 @@ class Tokenizer:
         """Ids of many texts, encoded on several threads."""
         ids: list[list[int]] = self.processor.encode(list(texts), num_threads=threads)
         return ids
+
+    def render(self, ids: Sequence[int]) -> str:
+        """Text of ids for people: special tokens are spelled out."""
+        parts: list[str] = []
+        for is_special, group in itertools.groupby(ids, self.processor.is_control):
+            run = list(group)
+            parts += [self.processor.id_to_piece(number) for number in run] if is_special else [self.decode(run)]
+        return "".join(parts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; special tokens give nothing."""

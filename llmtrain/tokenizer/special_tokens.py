@@ -7,5 +7,6 @@ UNKNOWN, BOS, EOS, PAD = "<unk>", "<s>", "</s>", "<pad>"
 UNKNOWN_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
 
 CHAT_SYMBOLS = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
-FILL_IN_THE_MIDDLE_SYMBOLS = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
+FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"
+FILL_IN_THE_MIDDLE_SYMBOLS = (FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX)
 CONTROL_SYMBOLS = (*CHAT_SYMBOLS, *FILL_IN_THE_MIDDLE_SYMBOLS)

@@ -5,7 +5,7 @@
     load     tokens per second that `load_step` delivers, one process and its prefetch thread, three sources, rows of
              1024 tokens; beside it the barest reader there is: windows at random places of one memory-mapped array,
              each converted and stacked (as small trainers do), in the same process, in turn, median of several rounds
-    open     2000 shards of 500 M tokens (sparse files, a real manifest): seconds from nothing opened to the first batch
+    open     2000 shards of 500 M tokens with origins (sparse files): seconds from nothing opened to the first batch
              in hand, and what resident memory grew by at its peak, in a process of its own
     pack     documents per second of best-fit packing, one million documents of lognormal length
 
@@ -29,14 +29,15 @@ import numpy as np
 from llmtrain.config.loader import load_config
 from llmtrain.config.root import Config
 from llmtrain.shards.format import ShardHeader
-from llmtrain.shards.manifest import ShardEntry, ShardManifest, write_manifest
+from llmtrain.shards.manifest import OriginsEntry, ShardEntry, ShardManifest, write_manifest
+from llmtrain.shards.origins import Origin, compute_file_bytes
 from llmtrain.shards.packing import build_pack_indexes, pack_documents
 from llmtrain.shards.reader import ShardedTokens
 from llmtrain.shards.writer import ShardWriter
 
 LENGTH, VOCAB_SIZE, STEPS = 1024, 32_000, 300
 SHARES = {"web": 0.6, "code": 0.3, "wikipedia": 0.1}
-HUGE_SHARDS, HUGE_SHARD_TOKENS = 2000, 500_000_000
+HUGE_SHARDS, HUGE_SHARD_TOKENS, HUGE_RECORD_BYTES = 2000, 500_000_000, 100
 SETTINGS: dict[str, Any] = {
     "split": "train",
     "licence": "none",
@@ -79,8 +80,9 @@ def write_source(folder: Path, name: str, tokens: int) -> None:
             lengths = draw_lengths(4000)
             ids = draw.integers(4, VOCAB_SIZE, int(lengths.sum()))
             ends = np.cumsum(lengths)
+            origins = [Origin(f"{number:032x}", "drawn", "none") for number in range(len(lengths))]
             ids[ends - 1], ids[ends - lengths] = 2, 1
-            writer.write_documents(ids, lengths)
+            writer.write_documents(ids, lengths, origins)
 
 
 def measure_load(rounds: int) -> dict[str, Any]:
@@ -145,7 +147,11 @@ def write_huge(folder: Path) -> None:
         with (folder / name).open("wb") as file:
             file.write(header.encode())
             file.truncate(header.file_bytes)
-        counts = {"token_count": header.token_count, "document_count": header.document_count}
+        size = compute_file_bytes(header.document_count, HUGE_RECORD_BYTES * header.document_count)
+        origins = OriginsEntry(file=f"shard-{number:05d}.documents", bytes=size, sha256=f"{number:064x}")
+        with (folder / origins.file).open("wb") as file:
+            file.truncate(size)
+        counts = {"token_count": header.token_count, "document_count": header.document_count, "origins": origins}
         entries.append(ShardEntry(file=name, bytes=header.file_bytes, sha256=f"{number:064x}", **counts))
     write_manifest(folder, ShardManifest(source="web", shards=entries, **SETTINGS))
 

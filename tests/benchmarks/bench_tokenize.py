@@ -30,6 +30,7 @@ gives it the latter. Neither matters for speed. A peer that is not given is skip
 """
 
 import argparse
+import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -74,12 +75,16 @@ def count_tokens(folder: Path, pattern: str) -> int:
 
 def write_inputs(data: Path, work: Path, vocab_size: int) -> dict[str, int]:
     """The same text in each tool's format, and the tokenizer."""
-    from data_pipelines.document import read_documents, write_documents
+    from data_pipelines.document import identify, read_documents, write_documents
     from data_pipelines.train_tokenizer import train_tokenizer
     from llmtrain.config.corpus import TokenizerConfig
 
     sources = sorted((data / "documents").glob("*.jsonl.zst"))
-    documents = [document for source in sources for document in read_documents(source)]
+    documents = [
+        dataclasses.replace(document, id=identify(document.text))
+        for source in sources
+        for document in read_documents(source)
+    ]
     for copies in COPIES:
         write_documents(work / f"documents_{copies}.jsonl.zst", documents * copies)
     texts = [document.text for document in documents]
@@ -111,6 +116,7 @@ def read_texts(path: Path) -> Iterator[str]:
 
 
 def run_llmtrain(work: Path, copies: int) -> dict[str, float]:
+    from data_pipelines.document import read_documents
     from data_pipelines.write_shards import write_shards
     from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 
@@ -119,7 +125,7 @@ def run_llmtrain(work: Path, copies: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=work) as folder:
         started = time.perf_counter()
         manifests = write_shards(
-            read_texts(work / f"documents_{copies}.jsonl.zst"),
+            read_documents(work / f"documents_{copies}.jsonl.zst"),
             Path(folder),
             tokenizer,
             source="text",

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from data_pipelines import prepare as prepare_module
-from data_pipelines.document import read_documents
+from data_pipelines.document import identify, read_documents
 from data_pipelines.prepare import extract_share, prepare
 from data_pipelines.stages import Stages
 from data_pipelines.verify import verify_data
@@ -121,7 +121,7 @@ def test_shards_hold_the_documents_and_the_text_gives_no_control_ids(prepared: P
             rows = read_shards(prepared / "shards" / name / split)
             assert {(row[0], row[-1]) for row in rows} == {(tokenizer.bos_id, tokenizer.eos_id)}
             assert not control & {token for row in rows for token in row[1:-1]}
-            kept = [text for text in texts if is_validation(text, FRACTION) == (split == "validation")]
+            kept = [text for text in texts if is_validation(identify(text), FRACTION) == (split == "validation")]
             assert [tokenizer.decode(row[1:-1]) for row in rows] == kept
     own = [document.text for document in read_documents(prepared / "documents" / "own.jsonl.zst")]
     assert own == [SPECIAL.format(number) for number in range(12)]

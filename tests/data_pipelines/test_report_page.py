@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_pipelines.document import Document, identify
 from data_pipelines.report_page import render_page
 from data_pipelines.train_tokenizer import train_tokenizer
 from data_pipelines.write_shards import write_shards
@@ -56,7 +57,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     config = TokenizerConfig(vocab_size=600, train_characters=200_000)
     tokenizer = train_tokenizer({"code": lambda: iter(texts)}, config, folder / "tokenizer")
     write_shards(
-        texts,
+        (Document(text, f"module {i}", "PSF-2.0", "python", identify(text)) for i, text in enumerate(texts)),
         folder / "shards" / "code",
         tokenizer,
         source="code",

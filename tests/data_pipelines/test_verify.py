@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from data_pipelines.document import Document, identify
 from data_pipelines.train_tokenizer import train_tokenizer
 from data_pipelines.verify import verify_data
 from data_pipelines.write_shards import write_shards
@@ -24,9 +25,10 @@ def make(folder: Path, vocab_size: int = 400) -> None:
     config = TokenizerConfig(vocab_size=vocab_size, train_characters=50_000)
     tokenizer = train_tokenizer({"code": read}, config, folder / "tokenizer")
     settings: dict[str, Any] = {"licence": "PSF-2.0", "provenance": {}, "validation_fraction": 0.2}
+    documents = [Document(text, "lib.py", "PSF-2.0", "python", identify(text)) for text in DOCUMENTS]
     for source in ("code", "text"):
         write_shards(
-            read(), folder / "shards" / source, tokenizer, source=source, shard_tokens=20_000, threads=1, **settings
+            documents, folder / "shards" / source, tokenizer, source=source, shard_tokens=20_000, threads=1, **settings
         )
 
 

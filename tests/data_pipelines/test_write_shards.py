@@ -1,11 +1,12 @@
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sentencepiece
 
+from data_pipelines.document import Document, identify
 from data_pipelines.train_tokenizer import _SETTINGS, _make_sums_exact, train_tokenizer
 from data_pipelines.write_shards import is_validation, write_shards
 from llmtrain.config.corpus import TokenizerConfig
@@ -43,6 +44,15 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return train_tokenizer({"code": lambda: iter(DOCUMENTS)}, config, tmp_path_factory.mktemp("t") / "tokenizer")
 
 
+def as_documents(texts: Iterable[str]) -> Iterator[Document]:
+    for number, text in enumerate(texts):
+        yield Document(text, f"lib/{number}.py", "PSF-2.0", "python", identify(text))
+
+
+def is_held_out(text: str) -> bool:
+    return is_validation(identify(text), 0.1)
+
+
 def read_ids(folder: Path) -> list[list[int]]:
     """Ids of the documents of a split, without their first and last."""
     shards = ShardedTokens(folder)
@@ -63,11 +73,13 @@ def decode_documents(folder: Path, tokenizer: Tokenizer) -> list[str]:
 
 def test_every_document_is_in_exactly_one_split_as_it_was(tokenizer: Tokenizer, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    write_shards(DOCUMENTS, tmp_path, tokenizer, threads=2, progress=lambda *row: seen.append(row), **SETTINGS)
+    write_shards(
+        as_documents(DOCUMENTS), tmp_path, tokenizer, threads=2, progress=lambda *row: seen.append(row), **SETTINGS
+    )
     train = decode_documents(tmp_path / "train", tokenizer)
     validation = decode_documents(tmp_path / "validation", tokenizer)
-    assert train == [text for text in DOCUMENTS if not is_validation(text, 0.1)]
-    assert validation == [text for text in DOCUMENTS if is_validation(text, 0.1)]
+    assert train == [text for text in DOCUMENTS if not is_held_out(text)]
+    assert validation == [text for text in DOCUMENTS if is_held_out(text)]
     assert len(ShardedTokens(tmp_path / "train").manifest.shards) > 1
     assert sum(documents for documents, _ in seen) == len(DOCUMENTS)
     assert sum(characters for _, characters in seen) == sum(map(len, DOCUMENTS))
@@ -76,9 +88,9 @@ def test_every_document_is_in_exactly_one_split_as_it_was(tokenizer: Tokenizer, 
 def test_the_shards_do_not_depend_on_threads_and_batches(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = write_shards(DOCUMENTS, tmp_path / "one", tokenizer, threads=1, **SETTINGS)
+    one = write_shards(as_documents(DOCUMENTS), tmp_path / "one", tokenizer, threads=1, **SETTINGS)
     monkeypatch.setattr("data_pipelines.write_shards._BATCH_CHARACTERS", 3000)
-    many = write_shards(DOCUMENTS, tmp_path / "many", tokenizer, threads=3, **SETTINGS)
+    many = write_shards(as_documents(DOCUMENTS), tmp_path / "many", tokenizer, threads=3, **SETTINGS)
     assert one == many
 
 
@@ -99,7 +111,7 @@ def test_few_texts_are_in_memory_at_a_time(
         nonlocal written
         written += documents
 
-    write_shards(texts(), tmp_path, tokenizer, threads=2, progress=note, **SETTINGS)
+    write_shards(as_documents(texts()), tmp_path, tokenizer, threads=2, progress=note, **SETTINGS)
     assert read == written == len(DOCUMENTS)
     assert most <= 2 * 3 + 1  # threads, batches under way in each; the one that is being read
 
@@ -112,14 +124,14 @@ def test_the_ids_are_those_of_the_whole_text(settings: dict[str, Any], tmp_path:
     )
     tokenizer = Tokenizer(_make_sums_exact(model.getvalue()))
     texts = [*PROBES, *SPACES, *DOCUMENTS]
-    write_shards(texts, tmp_path, tokenizer, threads=2, **SETTINGS)
+    write_shards(as_documents(texts), tmp_path, tokenizer, threads=2, **SETTINGS)
     for split in ("train", "validation"):
-        chosen = [text for text in texts if is_validation(text, 0.1) == (split == "validation")]
+        chosen = [text for text in texts if is_held_out(text) == (split == "validation")]
         assert read_ids(tmp_path / split) == [tokenizer.encode(text) for text in chosen]
 
 
 def test_the_manifest_tells_what_the_shards_are(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    write_shards(DOCUMENTS, tmp_path / "shards" / "code", tokenizer, threads=1, **SETTINGS)
+    write_shards(as_documents(DOCUMENTS), tmp_path / "shards" / "code", tokenizer, threads=1, **SETTINGS)
     opened = open_data(tmp_path, "train")["code"]
     opened.verify()
     assert opened.manifest.tokenizer_sha256 == tokenizer.sha256
@@ -129,7 +141,11 @@ def test_the_manifest_tells_what_the_shards_are(tokenizer: Tokenizer, tmp_path: 
 def test_a_split_without_documents_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a single document of source 'code'"):
         write_shards(
-            [text for text in DOCUMENTS if not is_validation(text, 0.1)], tmp_path, tokenizer, threads=1, **SETTINGS
+            as_documents(text for text in DOCUMENTS if not is_held_out(text)),
+            tmp_path,
+            tokenizer,
+            threads=1,
+            **SETTINGS,
         )
 
 
@@ -141,5 +157,5 @@ def test_a_full_disk_names_the_folder_and_leaves_no_manifest(
 
     monkeypatch.setattr("llmtrain.shards.writer.os.fsync", fail)
     with pytest.raises(DataError, match=r"No space left on device.*Free some space"):
-        write_shards(DOCUMENTS, tmp_path, tokenizer, threads=1, **SETTINGS)
+        write_shards(as_documents(DOCUMENTS), tmp_path, tokenizer, threads=1, **SETTINGS)
     assert list(tmp_path.rglob("manifest.json")) == []

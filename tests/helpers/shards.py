@@ -1,5 +1,6 @@
 """Shards of real text for tests: bytes of the standard library as token ids."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmtrain.shards.origins import Origin
 from llmtrain.shards.reader import ShardedTokens
 from llmtrain.shards.writer import ShardWriter
 from tests.helpers.texts import stdlib_texts
@@ -34,9 +36,15 @@ def make_documents(count: int, first: int = 0) -> list[NDArray[np.int64]]:
     ]
 
 
+def make_origin(number: int) -> Origin:
+    """Where document `number` is said to come from; ids do not ascend with the numbers."""
+    document_id = hashlib.sha256(str(number).encode()).hexdigest()[:32]
+    return Origin(document_id, f"crawl/{number}.html", "PSF-2.0" if number % 2 else "CC0-1.0", "en")
+
+
 def write_split(folder: Path, documents: Sequence[NDArray[np.int64]], **changes: Any) -> ShardedTokens:
     """Write documents and open what was written."""
     with ShardWriter(folder, **(SETTINGS | changes)) as writer:
-        for document in documents:
-            writer.write_document(document)
+        for number, document in enumerate(documents):
+            writer.write_document(document, make_origin(number))
     return ShardedTokens(folder)

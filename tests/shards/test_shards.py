@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from llmtrain.errors import DataError
-from llmtrain.shards.format import FORMAT_VERSION, HEADER_BYTES, ShardHeader, read_header
-from llmtrain.shards.manifest import MANIFEST_NAME, read_manifest
+from llmtrain.shards.format import HEADER_BYTES, ShardHeader, read_header
+from llmtrain.shards.manifest import MANIFEST_NAME, MANIFEST_VERSION, read_manifest
 from llmtrain.shards.reader import ShardedTokens, open_data
 from llmtrain.shards.writer import ShardWriter
-from tests.helpers.shards import SETTINGS, make_documents, write_split
+from tests.helpers.shards import SETTINGS, make_documents, make_origin, write_split
 
 
 def test_documents_come_back_across_shard_borders(tmp_path: Path) -> None:
@@ -43,8 +43,9 @@ def test_writing_in_batches_gives_the_same_files_as_one_by_one(tmp_path: Path) -
     documents = make_documents(40)
     one_by_one = write_split(tmp_path / "a", documents, shard_tokens=120)
     with ShardWriter(tmp_path / "b", **(SETTINGS | {"shard_tokens": 120})) as writer:
-        for chunk in (documents[:7], documents[7:8], documents[8:]):
-            writer.write_documents(np.concatenate(chunk), np.array([len(document) for document in chunk]))
+        for start, stop in ((0, 7), (7, 8), (8, 40)):
+            chunk, origins = documents[start:stop], list(map(make_origin, range(start, stop)))
+            writer.write_documents(np.concatenate(chunk), np.array([len(document) for document in chunk]), origins)
     assert read_manifest(tmp_path / "b")[0] == one_by_one.manifest
 
 
@@ -70,7 +71,7 @@ def test_a_split_without_documents_is_refused(tmp_path: Path) -> None:
 
 def test_an_interrupted_writer_leaves_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(DataError), ShardWriter(tmp_path / "train", **SETTINGS) as writer:
-        writer.write_documents(np.array([1, 5, 2, 1, 999, 2]), np.array([3, 3]))
+        writer.write_documents(np.array([1, 5, 2, 1, 999, 2]), np.array([3, 3]), [make_origin(0)] * 2)
     with pytest.raises(DataError, match="cannot be read"):
         ShardedTokens(tmp_path / "train")
 
@@ -135,11 +136,11 @@ def test_a_writer_killed_in_the_middle_leaves_no_manifest(tmp_path: Path) -> Non
     script = f"""
 import os, signal, numpy as np
 from pathlib import Path
-from tests.helpers.shards import SETTINGS
+from tests.helpers.shards import SETTINGS, make_origin
 from llmtrain.shards.writer import ShardWriter
 writer = ShardWriter(Path({str(tmp_path / "train")!r}), **(SETTINGS | {{"shard_tokens": 3}}))
 for _ in range(5):
-    writer.write_document(np.array([1, 7, 2]))
+    writer.write_document(np.array([1, 7, 2]), make_origin(0))
 os.kill(os.getpid(), signal.SIGKILL)
 """
     root = Path(__file__).parents[2]
@@ -169,8 +170,8 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
     path.write_text(whole[:-20])
     with pytest.raises(DataError, match=r"manifest\.json: damaged"):
         ShardedTokens(tmp_path / "train")
-    path.write_text(whole.replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 99'))
-    with pytest.raises(DataError, match="format version 99; this llmtrain reads 1"):
+    path.write_text(whole.replace(f'"format_version": {MANIFEST_VERSION}', '"format_version": 99'))
+    with pytest.raises(DataError, match="format version 99; this llmtrain reads 1 and 2"):
         ShardedTokens(tmp_path / "train")
 
 

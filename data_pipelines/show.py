@@ -1,0 +1,92 @@
+"""`llmtrain data show`: documents of prepared data, with where each comes from and how its text begins.
+
+In: a data folder and a question (a sample, an id, a token). Out: lines to print.
+"""
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from llmtrain.errors import DataError
+from llmtrain.shards.reader import ShardedTokens, open_data
+from llmtrain.shards.trace import TracedDocument, Tracer
+from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
+
+Split = Literal["train", "validation"]
+_SHOWN_TOKENS = 60
+_ID = re.compile("[0-9a-f]{32}")
+
+
+def show_sample(folder: Path, split: Split, source: str | None, count: int) -> Iterator[str]:
+    """Some documents of each source, the same at every call.
+
+    Args:
+        folder: `data.folder`.
+        split: of the documents.
+        source: of the documents; None = each.
+        count: documents of a source.
+    """
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    for name, shards in open_data(folder, split, [source] if source else []).items():
+        tracer = Tracer(shards)
+        numbers = range(shards.document_count)
+        for number in sorted(random.Random(name).sample(numbers, min(count, len(numbers)))):
+            document = tracer.trace_number(number)
+            yield from describe(document)
+            yield _show_text(shards, tokenizer, document.start, document.length)
+
+
+def show_document(folder: Path, document_id: str) -> Iterator[str]:
+    """Every place of a document in the data.
+
+    Raises:
+        DataError: the id is none, or no document has it.
+    """
+    if not _ID.fullmatch(document_id):
+        raise DataError(
+            f"document '{document_id}': an id has 32 digits, 0-9 and a-f. `llmtrain data show {folder}` shows some."
+        )
+    tokenizer, found = Tokenizer.load(folder / "tokenizer"), False
+    for split in ("train", "validation"):
+        for shards in open_data(folder, split).values():
+            for document in Tracer(shards).trace_id(document_id):
+                found = True
+                yield from describe(document)
+                yield _show_text(shards, tokenizer, document.start, document.length)
+    if not found:
+        raise DataError(
+            f"document {document_id}: no source in {folder} has it. Cleaning or deduplication may have dropped it; see "
+            f"{folder / 'report.md'}."
+        )
+
+
+def show_token(folder: Path, split: Split, source: str | None, position: int) -> Iterator[str]:
+    """The document that a token of a source's stream belongs to, and the text around it.
+
+    Raises:
+        DataError: no source is named, or its stream is shorter.
+    """
+    if source is None:
+        raise DataError(f"token {position:,}: each source has a stream of its own. Name one with --source.")
+    tokenizer, shards = Tokenizer.load(folder / "tokenizer"), open_data(folder, split, [source])[source]
+    document = Tracer(shards).trace_position(position)
+    yield from describe(document)
+    start = max(document.start, position - _SHOWN_TOKENS // 2)
+    yield _show_text(shards, tokenizer, start, document.start + document.length - start)
+
+
+def describe(document: TracedDocument) -> Iterator[str]:
+    """What is known of a document."""
+    origin, end = document.origin, document.start + document.length
+    yield f"{document.source}/{document.split}, document {document.number:,}: {origin.id}"
+    yield f"  origin   {origin.origin}"
+    yield f"  licence  {origin.licence}" + (f", language {origin.language}" if origin.language else "")
+    yield f"  tokens   {document.length:,}, from {document.start:,} to {end - 1:,}"
+
+
+def _show_text(shards: ShardedTokens, tokenizer: Tokenizer, start: int, length: int) -> str:
+    ids = shards.read(start, min(length, _SHOWN_TOKENS)).tolist()
+    return f"  text     {json.dumps(tokenizer.render(ids), ensure_ascii=False)}"
