@@ -1,24 +1,36 @@
-"""MediaWiki XML dumps, plain or bz2, read as a stream.
+"""MediaWiki XML dumps, plain or compressed, read as a stream.
 
-Redirects, pages outside of the article namespace and articles that cannot be parsed are counted and left out. The
-title is the first line; of several revisions the first in the dump counts.
+Redirects, pages outside of the article namespace, disambiguation pages and articles that cannot be parsed are counted
+and left out. The title is the first line, as a heading; of several revisions the first in the dump counts.
 """
 
 import bz2
+import contextlib
+import gzip
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
+from xml.parsers import expat
 
 import mwxml
+import zstandard
 
 from data_pipelines.document import Document
 from data_pipelines.sources.unit import Unit, expand_paths, list_files
-from data_pipelines.sources.wikitext import render_wikitext
+from data_pipelines.sources.wikitext import HIDDEN_PREFIXES, render_wikitext
 from llmtrain.config.corpus import WikipediaSource
 from llmtrain.errors import DataError
 
-_ARTICLES = 0
+_ARTICLES, _FILES, _CATEGORIES = 0, 6, 14
+_ENDINGS = (".xml", ".xml.bz2", ".xml.gz", ".xml.zst")
+_XML_LANGUAGE = "xml:lang"
+# {{Disambiguation}}, {{Disambig|geo}}, {{Hndis|...}}, and the names in other large editions.
+_DISAMBIGUATION = re.compile(
+    r"(?i)\{\{\s*(?:dab|hndis|geodis|(?:[a-z]+[ _]){0,4}disambig(?:uation)?(?:[ _](?:page|cleanup))?"
+    r"|begriffsklärung|homonymie|desambiguación|disambigua|doorverwijspagina|неоднозначность|пояснение)\s*(?:\||\}\})"
+)
 _TOLD_CHARACTERS = 150  # mwxml puts half a kilobyte of the file into its message
 
 
@@ -28,8 +40,9 @@ def list_units(name: str, source: WikipediaSource) -> list[Unit]:
     Raises:
         DataError: a path matches nothing.
     """
-    files = list_files(expand_paths(name, source.paths), (".xml", ".xml.bz2"))
-    return [Unit("wikipedia", "", (str(file),), source.licence) for file in files]
+    files = list_files(expand_paths(name, source.paths), _ENDINGS)
+    rule = "" if source.disambiguation else "no disambiguation"
+    return [Unit("wikipedia", rule, (str(file),), source.licence) for file in files]
 
 
 def read_dump(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
@@ -41,11 +54,14 @@ def read_dump(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     for name in unit.files:
         path = Path(name)
         try:
+            language = _read_head(path)
             with _open(path) as file:
-                for page in mwxml.Dump.from_file(file).pages:
-                    text = _read_page(page, dropped)
+                dump = mwxml.Dump.from_file(file)
+                hidden = _name_hidden(dump)
+                for page in dump.pages:
+                    text = _read_page(page, hidden, dropped, disambiguation=not unit.root)
                     if text is not None:
-                        yield Document(text, f"{path.name}#{page.id}", unit.licence)
+                        yield Document(text, f"{path.name}#{page.id}", unit.licence, language)
         except Exception as error:  # mwxml also lets TypeError, AttributeError and AssertionError through
             told = str(error)[:_TOLD_CHARACTERS] or type(error).__name__
             raise DataError(
@@ -53,7 +69,34 @@ def read_dump(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
             ) from error
 
 
-def _read_page(page: mwxml.Page, dropped: Counter[str]) -> str | None:
+class _HeadRead(Exception):  # noqa: N818
+    """Ends the parse; is no error."""
+
+
+def _read_head(path: Path) -> str:
+    """The language of the dump. A document type, the only place for entities that grow or read files, is refused."""
+    parser, language = expat.ParserCreate(), ""
+
+    def refuse(*_: object) -> None:
+        raise ValueError("it declares a document type, which no dump has and which can define entities without end")
+
+    def note(_: str, attributes: dict[str, str]) -> None:
+        nonlocal language
+        language = attributes.get(_XML_LANGUAGE, "")
+        raise _HeadRead
+
+    parser.StartDoctypeDeclHandler, parser.StartElementHandler = refuse, note
+    with _open(path) as file, contextlib.suppress(_HeadRead):
+        parser.ParseFile(file)
+    return language
+
+
+def _name_hidden(dump: mwxml.Dump) -> tuple[str, ...]:
+    names = [space.name for space in dump.site_info.namespaces or [] if space.id in (_FILES, _CATEGORIES)]
+    return (*HIDDEN_PREFIXES, *(f"{name.lower()}:" for name in names if name))
+
+
+def _read_page(page: mwxml.Page, hidden: tuple[str, ...], dropped: Counter[str], *, disambiguation: bool) -> str | None:
     if page.namespace != _ARTICLES:
         dropped["not_an_article"] += 1
         return None
@@ -61,8 +104,11 @@ def _read_page(page: mwxml.Page, dropped: Counter[str]) -> str | None:
         dropped["redirect"] += 1
         return None
     wikitext = next((revision.text for revision in page), None) or ""
+    if not disambiguation and _DISAMBIGUATION.search(wikitext):
+        dropped["disambiguation"] += 1
+        return None
     try:
-        return f"{page.title}\n\n{render_wikitext(wikitext)}"
+        return f"# {page.title}\n\n{render_wikitext(wikitext, page.title, hidden)}"
     except ValueError:
         dropped["not_parsable"] += 1
         return None
@@ -70,4 +116,11 @@ def _read_page(page: mwxml.Page, dropped: Counter[str]) -> str | None:
 
 def _open(path: Path) -> IO[bytes]:
     # Bytes, so that the XML parser finds out the encoding itself: some dumps are UTF-16.
-    return bz2.open(path, "rb") if path.suffix == ".bz2" else path.open("rb")
+    match path.suffix:
+        case ".bz2":
+            return bz2.open(path, "rb")
+        case ".gz":
+            return cast(IO[bytes], gzip.open(path, "rb"))
+        case ".zst":
+            return cast(IO[bytes], zstandard.open(path, "rb"))
+    return path.open("rb")

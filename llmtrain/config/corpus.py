@@ -28,7 +28,7 @@ class WebSource(Section):
 
 
 class WikipediaSource(Section):
-    """MediaWiki XML dumps, plain or bz2."""
+    """MediaWiki XML dumps, plain, bz2 (also of many streams), gz or zst."""
 
     kind: Literal["wikipedia"]
     """What `paths` hold."""
@@ -36,6 +36,8 @@ class WikipediaSource(Section):
     """Which list of `corpus.steps` cleans its documents."""
     paths: list[str] = Field(min_length=1)
     """Files or globs. `package:NAME/FILE` is a file shipped inside an installed Python package."""
+    disambiguation: bool = False
+    """Whether to keep disambiguation pages, which are lists of links."""
     licence: str = "CC-BY-SA-4.0"
     """Licence of the text, carried into every manifest."""
 

@@ -290,7 +290,7 @@ def test_a_redone_stage_that_was_killed_does_not_count_for_its_old_settings(
     def kill(*_: object) -> None:
         raise KeyboardInterrupt
 
-    stricter = "corpus.steps.code=[{name: bounds, min_characters: 300}]"
+    stricter = "corpus.steps={prose: [{name: bounds}], code: [{name: bounds, min_characters: 300}]}"
     for override, lost in ((stricter, "documents"), ("corpus.shard_tokens=9000", "shards")):
         with monkeypatch.context() as patch:
             patch.setattr(Stages, "finish", kill)  # the output is there, the note of it is not

@@ -1,8 +1,11 @@
+# ruff: noqa: RUF001
 import bz2
+import gzip
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from data_pipelines.document import Document
 from data_pipelines.sources.unit import expand_path
@@ -32,9 +35,10 @@ def read(path: Path, content: bytes | None = None) -> tuple[list[Document], Coun
 
 def test_a_real_dump_gives_its_articles(small_dump: Path) -> None:
     documents, dropped = read(small_dump)
-    anarchism = next(document for document in documents if document.text.startswith("Anarchism\n\n"))
+    anarchism = next(document for document in documents if document.text.startswith("# Anarchism\n\n"))
     assert "Anarchism is a political philosophy" in anarchism.text
     assert anarchism.origin == "small.xml#12"
+    assert anarchism.language == "en"
     assert anarchism.licence == "CC-BY-SA-4.0"
     assert len(documents) + sum(dropped.values()) == NUM_PAGES
     assert dropped["redirect"] > 0
@@ -53,6 +57,8 @@ def test_bz2_in_one_and_many_streams_and_utf_16_give_the_same(small_dump: Path, 
     for name, encoded in {
         "one.xml.bz2": bz2.compress(content),
         "many.xml.bz2": bz2.compress(content[:middle]) + bz2.compress(content[middle:]),
+        "one.xml.gz": gzip.compress(content),
+        "one.xml.zst": zstandard.compress(content),
         "utf16.xml": utf_16,
         "utf16.xml.bz2": bz2.compress(utf_16),
     }.items():
@@ -75,7 +81,7 @@ def test_redirects_other_namespaces_and_unparsable_articles_are_counted(tmp_path
         + TAIL
     )
     documents, dropped = read(tmp_path / "a.xml", content.encode())
-    assert [document.text for document in documents] == ["One\n\nFirst.", "Empty\n\n", "Last\n\nSecond."]
+    assert [document.text for document in documents] == ["# One\n\nFirst.", "# Empty\n\n", "# Last\n\nSecond."]
     assert dropped == {"redirect": 1, "not_an_article": 2, "not_parsable": 1}
 
 
@@ -132,3 +138,37 @@ def test_a_real_file_that_is_no_whole_dump_is_refused() -> None:
 def test_a_path_that_is_missing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"corpus\.sources\.wikipedia\.paths: '.*none\.xml' matches no file"):
         read(tmp_path / "none.xml")
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        '<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;">',
+        '<!ENTITY c SYSTEM "file:///etc/passwd">',
+    ],
+)
+def test_entities_that_grow_or_read_files_are_refused(tmp_path: Path, definition: str) -> None:
+    content = f"<!DOCTYPE mediawiki [{definition}]>\n{HEAD}{page('One', '&c;')}{TAIL}"
+    assert "it declares a document type" in message(tmp_path / "bomb.xml", content.encode())
+    assert "it declares a document type" in message(tmp_path / "bomb16.xml", content.encode("utf-16"))
+
+
+@pytest.mark.parametrize(
+    "mark", ["{{disambiguation|geo}}", "{{Hndis|Adam}}", "{{Place name disambiguation}}", "{{dab}}"]
+)
+def test_disambiguation_pages_are_counted_unless_they_are_asked_for(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "a.xml"
+    content = HEAD + page("Mercury", f"* a planet\n{mark}") + page("About", "No {{disambiguation needed}}.") + TAIL
+    documents, dropped = read(path, content.encode())
+    assert [document.text for document in documents] == ["# About\n\nNo."]
+    assert dropped == {"disambiguation": 1}
+    source = WikipediaSource(kind="wikipedia", paths=[str(path)], disambiguation=True)
+    assert [len(list(read_dump(unit, Counter()))) for unit in list_units("wikipedia", source)] == [2]
+
+
+def test_files_and_categories_go_under_the_names_of_the_dump(tmp_path: Path) -> None:
+    names = '<namespace key="6">Файл</namespace><namespace key="14">Категория</namespace></namespaces>'
+    head = HEAD.replace("</namespaces>", names).replace('"en"', '"bg"')
+    text = "Текст. [[Файл:a.jpg|thumb|картина]] [[Категория:Градове]]"
+    documents, _ = read(tmp_path / "bg.xml", (head + page("А", text) + TAIL).encode())
+    assert [(document.text, document.language) for document in documents] == [("# А\n\nТекст.", "bg")]

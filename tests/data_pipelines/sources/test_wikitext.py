@@ -25,9 +25,10 @@ def test_prose_headings_lists_and_values_stay_the_rest_goes() -> None:
     text = render_wikitext(ARTICLE)
     assert text == (
         "Bern (bɛrn) is the capital of Switzerland.\n"
-        "It covers 51.6 km2 & lies on the Aare. Its site.\n\n"
-        "History\n\n"
-        "founded 1191-03-01\nby a duke\nno wrap"
+        "It covers 51.6 square kilometres (19.9 sq mi) & lies on the Aare. Its site.\n\n"
+        "a | b\n\n"
+        "## History\n\n"
+        "- founded March 1, 1191\nby a duke\n- no wrap"
     )
 
 
@@ -41,7 +42,10 @@ def test_prose_headings_lists_and_values_stay_the_rest_goes() -> None:
         ("Before {| table never closed", "Before {| table never closed"),
         ("Before <!-- comment never closed", "Before <!-- comment never closed"),
         ("<nowiki>[[a]] {{b}}</nowiki> end", "[[a]] {{b}} end"),
-        ("{{convert|10|to|20|km}} {{lang|de}} {{lang-de|Wort}} {{nowrap}}", "10 to 20 km  Wort"),
+        (
+            "{{convert|10|to|20|km}} {{lang|de}} {{lang-de|Wort}} {{nowrap}}",
+            "10 to 20 kilometres (6.2 to 12 mi) German: Wort",
+        ),
         ("a &bogus; &#x110000; &nbsp;b", "a &bogus; &#x110000; \u00a0b"),
         ("", ""),
     ],
