@@ -51,6 +51,23 @@ def test_a_step_reads_the_same_sequences_on_any_layout(
         loader.close()
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 8, 16, 32, 64])
+def test_up_to_64_ranks_share_the_same_sequences_in_the_same_order(data: Data, tmp_path: Path, world_size: int) -> None:
+    config = load_tiny_config(tmp_path, "batch.global_batch_size=64", "batch.micro_batch_size=1")
+    whole = stack_step(open_loader(config, data), 3)
+    loaders = [open_loader(config, data, world_size, rank) for rank in range(world_size)]
+    per_rank = [loader.load_step(3) for loader in loaders]
+    assert torch.equal(stack([batch for micro in zip(*per_rank, strict=True) for batch in micro]), whole)
+    for loader in loaders:
+        loader.close()
+
+
+def stack_step(loader: TrainingLoader, step: int) -> torch.Tensor:
+    rows = stack(loader.load_step(step))
+    loader.close()
+    return rows
+
+
 def test_any_step_can_be_asked_for_in_any_order(data: Data, tmp_path: Path) -> None:
     config = load_tiny_config(tmp_path)
     in_order = open_loader(config, data)
