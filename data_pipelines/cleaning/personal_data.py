@@ -45,6 +45,7 @@ _BEFORE_VERSION = re.compile(
 )
 _BEFORE = 24
 _HEADING = re.compile(r"[ \t]+[A-Z][a-z]")
+_LIST_MARKS = " \t-*#>\u2022"
 
 
 class MaskPersonalData:
@@ -85,7 +86,7 @@ def _mask_ipv4(match: re.Match[str]) -> str:
     if _BEFORE_VERSION.search(text[max(0, start - _BEFORE) : start]):
         return match[0]
     line = text[text.rfind("\n", 0, start) + 1 : start]
-    if not line.strip() and _HEADING.match(text, end):  # "12.1.3.10 Numbered heading"
+    if not line.strip(_LIST_MARKS) and _HEADING.match(text, end):  # "12.1.3.10 Numbered heading"
         return match[0]
     return IP_ADDRESS
 

@@ -83,6 +83,7 @@ def test_planted_values_are_found(frame: str) -> None:
         "Release: 12.34.56.78",
         "section 8.2.4.44 and 7.1.4.34, 1.1.1.1, 8.8.8.8, 300.12.13.14",
         "\n12.10.33.14 Numbered heading",
+        "\n- 17.21.10.11 The clearerr function",
         "::1, fe80::1ff:fe23:4567:890a, 2001:db8::8a2e:370:7334, fd00::12",
         "std::vector<int> a::b; x[2001:2010:3]; at 2021:10:12 12:30:45",
         "user@example.com, me@example.org, you@mail.example.co.uk, x@localhost, a@b.test, info@yourdomain.com",
