@@ -47,11 +47,11 @@ def convert_checkpoint(
         CheckpointError: the folder is there already or cannot be written, the checkpoint is damaged, its weights do not
             add up to its digest, or what was written does not read back as what was meant.
     """
+    output = output.absolute()
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise CheckpointError(f"{output}: is there already and is not empty. Choose another folder, or remove it.")
     manifest = read_manifest(checkpoint)
-    staging = output.with_name(output.name + ".tmp")
-    shutil.rmtree(staging, ignore_errors=True)
+    staging = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         staging.mkdir(parents=True)
         names_by_file = _spread_over_files(manifest, getattr(torch, dtype).itemsize, max_file_bytes)

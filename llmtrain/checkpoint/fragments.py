@@ -184,6 +184,7 @@ def synchronize_parameters(engine: DeepSpeedEngine) -> None:
     if stage in (1, 2):
         optimizer.update_lp_params()
     elif stage == 3:
+        optimizer.invalidate_secondary_tensor()  # ZeRO++'s copies hold the first weights
         optimizer._partition_all_parameters()
         for sub_group in range(len(optimizer.fp16_groups)):
             optimizer._reassign_or_swap_out_partitioned_parameters(sub_group)

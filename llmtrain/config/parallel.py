@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmtrain.config.section import PositiveInt, Section
+from llmtrain.config.section import NonNegativeInt, PositiveInt, Section
 
 
 class ParallelConfig(Section):
@@ -34,6 +34,9 @@ class ParallelConfig(Section):
     """With ZeRO-3: also keep whole weights within groups of so many data-parallel ranks, those of a machine, so that
     backward passes gather no weights between machines (ZeRO++, Wang et al. 2023, section 3.2)."""
     check_replicas_every_steps: PositiveInt | None = 500
-    """Optimizer steps between comparisons of weights that ranks share; null = never."""
+    """Optimizer steps between comparisons of weights that ranks share, which also come before each save; null =
+    never."""
+    zero3_persistent_parameters_below: NonNegativeInt = 100_000
+    """ZeRO-3 keeps weights with fewer elements whole on every rank, as gathering them costs more than their memory."""
     communication_timeout_seconds: PositiveInt = 600
     """A collective that takes longer ends the run instead of hanging it."""

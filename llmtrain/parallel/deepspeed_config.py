@@ -43,6 +43,8 @@ def _build_zero_section(parallel: ParallelConfig) -> dict[str, Any]:
     section: dict[str, Any] = {"stage": parallel.zero_stage, "overlap_comm": is_overlapped}
     if parallel.offload_optimizer:
         section["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if parallel.zero_stage == 3:
+        section["stage3_param_persistence_threshold"] = parallel.zero3_persistent_parameters_below
     if parallel.hierarchical_partition_size is not None:
         section["zero_hpz_partition_size"] = parallel.hierarchical_partition_size
     return section

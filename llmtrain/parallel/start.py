@@ -6,6 +6,7 @@ leaves a lock on which every later start hangs). gloo does the same work, so tha
 
 import ipaddress
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from llmtrain.process.world import World
 # Reserved for documentation (RFC 5737): shows by which interface packets leave, nothing is ever sent there.
 _SOMEWHERE = "192.0.2.1"
 _LAST_WORDS_SECONDS = 2.0
+_LOST_RANK = re.compile(r"Connection (closed|reset) by (remote )?peer")
 _SHOWN_RANKS = 8
 
 
@@ -142,7 +144,11 @@ def _meet(world: World, meeting: timedelta) -> Store:
     )
     # torchrun keeps its store when it starts ranks again; what the former ones left in it must not be met.
     store = PrefixStore(f"llmtrain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", server)
-    store.set(f"here/{world.rank}", "")
+    if store.add(f"here/{world.rank}", 1) > 1:
+        raise ParallelError(
+            f"rank {world.rank}: was started twice, by the address {world.master_address}:{world.master_port}. Give every "
+            "process a rank of its own, and every run a port of its own."
+        )
     if store.add("arrived", 1) == world.world_size:
         store.set("complete", "")
     try:
@@ -191,14 +197,20 @@ def limit_waiting(timeout_seconds: float) -> None:
 
 @contextmanager
 def explain_timeout(world: World, timeout_seconds: float) -> Iterator[None]:
-    """Say what a collective that took too long means.
+    """Say what a collective that took too long, or lost another rank, means.
 
     Raises:
-        HangError: in place of the error of torch.
+        HangError: in place of the error of torch when time was up.
+        ParallelError: in its place when another rank is gone.
     """
     try:
         yield
     except RuntimeError as error:
+        if _LOST_RANK.search(str(error)):
+            raise ParallelError(
+                f"rank {world.rank} on {socket.gethostname()}: lost another rank, which ended or was killed; its own "
+                "message says why. Start again: the run resumes."
+            ) from error
         if "Timed out waiting" not in str(error):
             raise
         raise HangError(

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -78,9 +79,11 @@ def _start_rank(
     arguments: Sequence[str], rank: int, num_ranks: int, port: int, log_folder: Path
 ) -> subprocess.Popen[bytes]:
     threads = max(1, (os.cpu_count() or 1) // num_ranks)
+    # What torchrun said to this process is not meant for its ranks.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")}
     environment = (
         {"OMP_NUM_THREADS": str(threads)}
-        | os.environ
+        | own
         | {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
@@ -91,11 +94,17 @@ def _start_rank(
         }
     )
     command = [sys.executable, "-m", "llmtrain", *arguments]
-    if rank == 0:
-        return subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent)
-    with _log_path(log_folder, rank).open("ab") as log:
+    # A session of its own: what a terminal sends to its whole group, Ctrl-C, reaches ranks once, through `forward`.
+    with ExitStack() as stack:
+        log = None if rank == 0 else stack.enter_context(_log_path(log_folder, rank).open("ab"))
         return subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=_die_with_parent,
+            start_new_session=True,
         )
 
 
@@ -119,12 +128,12 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], log_folder: Path, starte
     rank, code = judge([code or 0 for code in codes])
     if code == EXIT_HANG:
         logger.error("%s", _explain_hang(processes, log_folder, started))
+    elif code > 128:
+        logger.error("rank %d of %d was killed by %s", rank, len(processes), signal.Signals(code - 128).name)
     elif code and rank != 0:
         log = _log_path(log_folder, rank)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         logger.error("rank %d of %d ended with code %d. The end of %s:\n%s", rank, len(processes), code, log, tail)
-    elif code > 128:
-        logger.error("rank 0 of %d was killed by %s", len(processes), signal.Signals(code - 128).name)
     return code
 
 

@@ -16,7 +16,7 @@ from llmtrain.errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,-]{0,63}")
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d\d?(:\d\d){0,2}")
-_PASSWORD_IN_URL = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
+_PASSWORD_IN_URL = re.compile(r"://[^/\s@]+@")
 
 _SCRIPT = """\
 #!/usr/bin/env bash

@@ -44,7 +44,9 @@ def read_world(environment: Mapping[str, str] = os.environ) -> World:
     """
     if "RANK" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-        local_world_size = environment.get("LOCAL_WORLD_SIZE", environment.get("WORLD_SIZE", "1"))
+        # LOCAL_SIZE is what deepspeed calls it.
+        names_of_local = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE")
+        local_world_size = next((environment[name] for name in names_of_local if name in environment), "1")
     elif _is_slurm_task(environment) and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "MASTER_ADDR", "MASTER_PORT")
         # "4(x2)", "4" or "4,3": tasks on each node.
@@ -58,10 +60,14 @@ def read_world(environment: Mapping[str, str] = os.environ) -> World:
             f"environment: {names[0]} is set but {', '.join(missing)} is not. Start ranks with torchrun, deepspeed, "
             "srun through launch/slurm.sbatch, or `llmtrain pretrain CONFIG --nproc N`."
         )
-    rank, world_size, local_rank, address, port = (environment[name] for name in names)
-    if not 0 <= int(rank) < int(world_size):
+    rank, world_size, local_rank, port = (_read_number(environment, names[i]) for i in (0, 1, 2, 4))
+    if rank >= world_size:
         raise ParallelError(f"environment: {names[0]} = {rank} is not below {names[1]} = {world_size}.")
-    return World(int(rank), int(world_size), int(local_rank), int(local_world_size), address, int(port))
+    if not 0 < port < 1 << 16:
+        raise ParallelError(f"environment: {names[4]} = {port} is no port. Choose one from 1024 to 65535.")
+    if not local_world_size.isdecimal():
+        raise ParallelError(f"environment: ranks of this machine are '{local_world_size}', which is no number.")
+    return World(rank, world_size, local_rank, int(local_world_size), environment[names[3]], port)
 
 
 def refuse_second_launcher(environment: Mapping[str, str] = os.environ) -> None:
@@ -80,3 +86,12 @@ def refuse_second_launcher(environment: Mapping[str, str] = os.environ) -> None:
 def _is_slurm_task(environment: Mapping[str, str]) -> bool:
     step = environment.get("SLURM_STEP_ID", "")
     return "SLURM_PROCID" in environment and step.isdigit() and int(step) < _FIRST_SPECIAL_STEP
+
+
+def _read_number(environment: Mapping[str, str], name: str) -> int:
+    text = environment[name].strip()
+    if not text.isdecimal():
+        raise ParallelError(
+            f"environment: {name} = '{environment[name]}' is no whole number from 0 on. Leave it to the launcher."
+        )
+    return int(text)

@@ -80,7 +80,7 @@ def run_rank(config: Config, world: World) -> int:
         0, or 75 when a signal stopped the run after saving.
     """
     from llmtrain.parallel.start import explain_timeout, start_distributed, stop_distributed
-    from llmtrain.stages.pretrain_parts import explain_memory
+    from llmtrain.stages.pretrain_parts import check_ranks_agree, explain_memory
 
     configure_logging(world)
     data = open_training_data(config.data, world)
@@ -92,6 +92,7 @@ def run_rank(config: Config, world: World) -> int:
     watchdog.start()
     try:
         device = start_distributed(world, timeout_seconds, _find_meeting_seconds(config))
+        check_ranks_agree(config, data)
         with (
             _own_run_folder(config, world) as writer,
             _mirrored(config, writer),

@@ -1,5 +1,7 @@
 """Parts of stage `pretrain` that need more than one line to assemble."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,12 +9,13 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
+from llmtrain.config.compare import flatten
 from llmtrain.config.root import Config
 from llmtrain.data.baselines import MAX_TRAIN_TOKENS, Baselines, compute_baselines
 from llmtrain.data.loader import Batch, TrainingLoader
 from llmtrain.data.rows import Rows
 from llmtrain.data.validation import read_validation_rows, share_validation
-from llmtrain.errors import MemoryExhaustedError
+from llmtrain.errors import MemoryExhaustedError, ParallelError
 from llmtrain.plan.build import Plan
 from llmtrain.shards.packing import build_pack_indexes
 from llmtrain.stages.training_data import TrainingData
@@ -21,6 +24,36 @@ from llmtrain.tracking.summary import build_summary, plot_run
 from llmtrain.tracking.throughput import ThroughputMeter, measure_matmul_peak
 
 logger = logging.getLogger(__name__)
+
+_SHOWN_DIFFERENCES = 20
+
+
+def check_ranks_agree(config: Config, data: TrainingData) -> None:
+    """Compare what every rank was started with: torchrun is given its command line on each node anew.
+
+    Raises:
+        ParallelError: on every rank, when configurations or data differ from those of rank 0; each key is named.
+    """
+    own = {key: str(value) for key, value in flatten(config).items()}
+    own |= {f"sha256 of {name}": digest for name, digest in data.identity.items()}
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+    digests: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(digests, digest)
+    if len(set(digests)) == 1:
+        return
+    everywhere: list[dict[str, str]] = [{} for _ in digests]
+    dist.all_gather_object(everywhere, own)
+    first = everywhere[0]
+    rows = [
+        f"  rank {rank}: {key} is {other.get(key)}, on rank 0 {first.get(key)}"
+        for rank, other in enumerate(everywhere)
+        for key in sorted(first.keys() | other.keys())
+        if other.get(key) != first.get(key)
+    ]
+    raise ParallelError(
+        "ranks were started with different configurations or data:\n" + "\n".join(rows[:_SHOWN_DIFFERENCES]) + "\n"
+        "Give every node the same command, configuration and data folder."
+    )
 
 
 @contextmanager

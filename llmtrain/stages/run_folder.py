@@ -1,11 +1,11 @@
 """The folder of a run: who may write there, and whether a configuration may continue what lies in it."""
 
 import logging
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from llmtrain.config.compare import find_changes
+from llmtrain.config.compare import find_changes, find_fixed_changes, list_changes
 from llmtrain.config.loader import dump_config, validate
 from llmtrain.config.root import Config
 from llmtrain.config.yaml_reader import read_yaml
@@ -18,19 +18,6 @@ logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.yaml"
 LOCK_NAME = "run.lock"
-
-# What a checkpoint was made with; everything else may change when a run continues.
-FIXED = (
-    "run.seed",
-    "model.",
-    "data.sources",
-    "data.temperature",
-    "data.packing",
-    "data.mask_across_documents",
-    "data.reset_position_ids",
-    "batch.sequence_length",
-    "batch.global_batch_size",
-)
 
 
 def load_run_config(run_folder: Path) -> Config:
@@ -57,27 +44,14 @@ def check_continuation(config: Config) -> None:
     if not (folder / CONFIG_NAME).is_file():
         return
     old = load_run_config(folder)
-    changes = find_changes(old, config)
-    joins = {name for name, source in config.data.sources.items() if name not in old.data.sources and not source.weight}
-    fixed = [change for change in changes if _is_fixed(change[0], joins)]
+    fixed = find_fixed_changes(old, config)
     if fixed:
-        rows = "\n".join(f"  {key}: {old} there, {new} here" for key, old, new in fixed)
         raise ConfigError(
-            f"{folder}: holds a run made with other values of keys that cannot change:\n{rows}\n"
+            f"{folder}: holds a run made with other values of keys that cannot change:\n{list_changes(fixed)}\n"
             "Choose another run.name to start anew, or put these values back to continue."
         )
-    for key, old, new in changes:
-        logger.info("%s: %s until now, %s from here on", key, old, new)
-
-
-def _is_fixed(key: str, joining_sources: Container[str]) -> bool:
-    """Whether a key must stay; shares of later stages may change, and are compared with the past when a run resumes."""
-    if not key.startswith(FIXED):
-        return False
-    # A cap says what may be asked for, not what is read: a longer run may need a higher one.
-    section, _, rest = key.partition("data.sources.")
-    is_joining = not section and rest.rpartition(".")[0] in joining_sources
-    return not key.endswith(".max_epochs") and not is_joining
+    for key, before, after in find_changes(old, config):
+        logger.info("%s: %s until now, %s from here on", key, before, after)
 
 
 def start_run_folder(config: Config) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from llmtrain.errors import ParallelError
+from llmtrain.errors import ConfigError, ParallelError
 from llmtrain.process.launch import run_ranks_here
 from llmtrain.process.world import World
 
@@ -66,11 +66,16 @@ def choose_cases(choice: Mapping[str, Any], max_ranks: int | None) -> "list[Pari
         ConfigError: the layout is not possible.
     """
     from llmtrain.plan.build import build_plan
-    from llmtrain.training.parity import VOCAB_SIZE, ParityCase, list_cases
+    from llmtrain.training.parity import GLOBAL_BATCH_SIZE, VOCAB_SIZE, ParityCase, list_cases
 
     if max_ranks is not None:
         return list_cases(max_ranks)
     case = ParityCase(**choice)
+    if GLOBAL_BATCH_SIZE % (case.data * case.accumulation):
+        raise ConfigError(
+            f"verify parity: --data {case.data} x --accumulation {case.accumulation} does not divide its "
+            f"{GLOBAL_BATCH_SIZE} sequences of a step. Choose numbers whose product does."
+        )
     build_plan(case.build_config(steps=10), case.world_size, VOCAB_SIZE)
     return [case]
 

@@ -70,7 +70,9 @@ def train(run: TrainingRun, first_step: int) -> int:
         recorder.add(done, result, learning_rate)
         run.saver.poll()
         with recorder.paused():
-            if _is_due(done, config.parallel.check_replicas_every_steps):
+            saves = is_last or result.stop_requested or _is_due(done, config.checkpoint.save_every_steps)
+            every = config.parallel.check_replicas_every_steps
+            if every is not None and (saves or _is_due(done, every)):  # what is saved has been compared
                 run.check_replicas(done)
             if is_last or _is_due(done, config.evaluation.evaluate_every_steps):
                 watchdog.enter("evaluate", done)
@@ -78,7 +80,7 @@ def train(run: TrainingRun, first_step: int) -> int:
             if is_last or _is_due(done, config.sampling.sample_every_steps):
                 watchdog.enter("sample", done)
                 recorder.record_samples(done, run.sample())
-            if is_last or result.stop_requested or _is_due(done, config.checkpoint.save_every_steps):
+            if saves:
                 watchdog.enter("save", done)
                 run.saver.save(run.engine, done)
             if is_last or result.stop_requested:

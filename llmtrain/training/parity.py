@@ -122,6 +122,7 @@ class ParityCase:
                 "overlap_communication": self.overlap,
                 "offload_optimizer": self.offload,
                 "hierarchical_partition_size": self.hierarchical,
+                "zero3_persistent_parameters_below": 0,
             },
         }
         return validate(values, {(): "parity"})

@@ -50,8 +50,8 @@ def check_replicas(engine: Engine, step: int) -> None:
     if different:
         raise ParallelError(
             f"step {step}: weights that ranks share have drifted apart:\n" + "\n".join(different) + "\n"
-            "Nothing was saved after the last check. Look at the memory and the links of that machine, then start "
-            "again: the run resumes from the last checkpoint."
+            "No checkpoint holds them, as weights are compared before each save. Look at the memory and the links of "
+            "that machine, then start again: the run resumes from the last checkpoint."
         )
 
 

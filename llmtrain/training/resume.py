@@ -19,6 +19,8 @@ from llmtrain.checkpoint.load import load_checkpoint
 from llmtrain.checkpoint.manifest import read_manifest
 from llmtrain.checkpoint.save import Destination, write_snapshot
 from llmtrain.checkpoint.snapshot import HostBuffers, TrainingState, take_snapshot
+from llmtrain.config.compare import find_fixed_changes, list_changes
+from llmtrain.config.loader import validate
 from llmtrain.config.root import Config
 from llmtrain.data.mixture import Mixture
 from llmtrain.errors import CheckpointError, DataError
@@ -73,7 +75,9 @@ class Saver:
         self._writer: BackgroundWriter | ForegroundWriter = ForegroundWriter()
         if config.checkpoint.asynchronous:
             self._buffers = HostBuffers()
-            self._writer = BackgroundWriter(config.parallel.communication_timeout_seconds)
+            self._writer = BackgroundWriter(
+                config.watchdog.save_seconds or config.parallel.communication_timeout_seconds
+            )
 
     def save(self, engine: Engine, step: int) -> None:
         """Begin to save, after the save before is over; a state that is already saved is not written again.
@@ -164,7 +168,7 @@ class Saver:
                     "to start a new run."
                 )
             return 0
-        self._check_horizon(checkpoint)
+        self._check_config(checkpoint)
         state = load_checkpoint(checkpoint, engine.deepspeed)
         self._check_data(checkpoint, state.progress["data"])
         self._check_mixture(checkpoint, state.progress["mixture"], state.consumed_samples)
@@ -174,8 +178,15 @@ class Saver:
         logger.info("resumed from %s", checkpoint)
         return state.step
 
-    def _check_horizon(self, checkpoint: Path) -> None:
-        step = read_manifest(checkpoint).step
+    def _check_config(self, checkpoint: Path) -> None:
+        manifest = read_manifest(checkpoint)
+        step = manifest.step
+        changes = find_fixed_changes(validate(manifest.config, {}), self._config)
+        if changes:
+            raise CheckpointError(
+                f"{checkpoint}: was made with other values of keys that cannot change:\n{list_changes(changes)}\n"
+                "Put them back to continue, or choose another run.name to start anew."
+            )
         if step > self._plan.train_steps:
             raise CheckpointError(
                 f"{checkpoint}: is of step {step}, and section training ends the run at step {self._plan.train_steps}. "
