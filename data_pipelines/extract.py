@@ -97,6 +97,7 @@ def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Itera
                 account.note_change(name, origin, before, subject.text)
         else:
             account.keep(subject.text, subject.language, origin)
+            account.licences[document.licence] += 1
             for note in subject.notes:
                 account.note(note, origin, subject.text)
             yield Document(subject.text, origin, document.licence, subject.language, identify(subject.text))

@@ -26,6 +26,10 @@ _WORDS = (
     ("GPL-3.0", "gnu general public license version 3"),
     ("GPL-2.0", "gnu general public license version 2"),
     ("MPL-2.0", "mozilla public license version 2.0"),
+    ("MPL-2.0", "mozilla public license, v. 2.0"),
+    ("MPL-1.1", "mozilla public license version 1.1"),
+    ("GFDL-1.3", "gnu free documentation license version 1.3"),
+    ("GFDL-1.2", "gnu free documentation license version 1.2"),
     ("EPL-2.0", "eclipse public license - v 2.0"),
     ("EPL-1.0", "eclipse public license - v 1.0"),
     ("CDDL-1.0", "common development and distribution license (cddl) version 1.0"),
@@ -33,6 +37,8 @@ _WORDS = (
     ("PSF-2.0", "python software foundation license version 2"),
     ("Artistic-2.0", "the artistic license 2.0"),
     ("Apache-2.0", "apache license"),
+    ("Apache-2.0", "version 2.0, january 2004"),
+    ("MIT-CMU", "by obtaining, using, and/or copying this software and/or its associated documentation"),
     ("BSL-1.0", "boost software license - version 1.0"),
     ("CC0-1.0", "cc0 1.0 universal"),
     ("Unlicense", "this is free and unencumbered software released into the public domain"),
@@ -44,6 +50,7 @@ _WORDS = (
     ("BSD-2-Clause", "redistribution and use in source and binary forms"),
 )
 _BSD_3_WORDS = ("neither the name", "may not be used to endorse")
+_MIT_0_WORDS = "furnished to do so. the software is provided"
 _SPDX = re.compile(rb"SPDX-License-Identifier:[ \t]*([A-Za-z0-9 ().+-]+)")
 _HEAD_BYTES = 4_000
 _TOKEN = re.compile(r"[()]|[^\s()]+")
@@ -63,7 +70,7 @@ def recognise_licence(name: str, text: str) -> str:
     licence = min(places)[1] if places else f"see {name}"
     if licence == "BSD-2-Clause" and any(sign in words for sign in _BSD_3_WORDS):
         return "BSD-3-Clause"
-    return licence
+    return "MIT-0" if licence == "MIT" and _MIT_0_WORDS in words else licence
 
 
 def join_licences(licences: Iterable[str]) -> str:
