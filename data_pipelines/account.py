@@ -6,7 +6,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 MAX_SAMPLES = 3
-MAX_DOMAINS = 2_000
+MAX_KINDS = 2_000
 _SAMPLE_CHARACTERS = 120
 
 
@@ -31,6 +31,8 @@ class Account:
     """Kept documents by language; empty where no step looked."""
     domains: Counter[str] = field(default_factory=Counter)
     """Kept documents by host, for those that come from an address; the most frequent ones."""
+    licences: Counter[str] = field(default_factory=Counter)
+    """Kept documents by licence; the most frequent ones."""
     seconds: float = 0.0
     """CPU time."""
 
@@ -67,10 +69,11 @@ class Account:
         """Add what another one counted."""
         self.documents += other.documents
         self.characters += other.characters
-        for name in ("dropped", "changed", "noted", "lengths", "languages", "domains"):
+        for name in ("dropped", "changed", "noted", "lengths", "languages", "domains", "licences"):
             getattr(self, name).update(getattr(other, name))
-        if len(self.domains) > 2 * MAX_DOMAINS:
-            self.domains = Counter(dict(self.domains.most_common(MAX_DOMAINS)))
+        for name in ("domains", "licences"):
+            if len(counts := getattr(self, name)) > 2 * MAX_KINDS:
+                setattr(self, name, Counter(dict(counts.most_common(MAX_KINDS))))
         self.seconds += other.seconds
         for key, samples in other.samples.items():
             for sample in samples:
@@ -86,7 +89,7 @@ class Account:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """From what `to_json` gave."""
-        counters = ("dropped", "changed", "noted", "lengths", "languages", "domains")
+        counters = ("dropped", "changed", "noted", "lengths", "languages", "domains", "licences")
         plain: dict[str, Any] = {name: Counter(value) if name in counters else value for name, value in values.items()}
         return cls(**plain)
 

@@ -17,20 +17,22 @@ from data_pipelines.cleaning.mend import mend
 from data_pipelines.cleaning.steps import build_steps, describe_step
 from data_pipelines.cleaning.subject import Subject
 from data_pipelines.document import Document, identify, write_documents
-from data_pipelines.sources import code, documents, web, wikipedia
+from data_pipelines.sources import code, code_records, documents, web, wikipedia
 from data_pipelines.sources.packages import name_origin
 from data_pipelines.sources.unit import Unit
 from llmtrain.config.cleaning import StepConfig
 from llmtrain.shards.manifest import write_atomically
 
 # Raised when the text that a reader or the cleaning makes of the same input changes.
-EXTRACT_VERSION = 3
+EXTRACT_VERSION = 4
 
 READERS: dict[str, Callable[[Unit, Counter[str]], Iterator[Document]]] = {
     "html": web.read_html_files,
     "warc": web.read_warc,
     "wikipedia": wikipedia.read_dump,
     "code": code.read_files,
+    "code_archive": code.read_archive,
+    "code_records": code_records.read_code_records,
     "documents": documents.read_records,
     "text": documents.read_text_files,
 }
@@ -95,6 +97,7 @@ def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Itera
                 account.note_change(name, origin, before, subject.text)
         else:
             account.keep(subject.text, subject.language, origin)
+            account.licences[document.licence] += 1
             for note in subject.notes:
                 account.note(note, origin, subject.text)
             yield Document(subject.text, origin, document.licence, subject.language, identify(subject.text))

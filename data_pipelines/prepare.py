@@ -264,7 +264,7 @@ class _Preparation:
         kept.samples |= extracted.samples
         kept.seconds = extracted.seconds
         result = kept.to_json() | {"units": len(units), "input_bytes": sum(map(_input_bytes, units))}
-        result["licences"] = sorted({unit.licence for unit in units})
+        result["licences"] = sorted(extracted.licences)
         self._stages.finish(f"documents/{name}", self._documents_print[name], result)
 
     def _write_source(self, name: str, folder: Path, tokenizer: Tokenizer, own_print: str) -> None:

@@ -25,7 +25,12 @@ _LIBRARIES_OF_ALL = ("llmtrain", "sentencepiece", "ftfy")
 
 def describe_inputs(units: Sequence[Unit]) -> dict[str, Any]:
     """Inputs of a source: how many, how large, which; without times and folders above, so a copy is the same input."""
-    inputs = [{"path": _name(unit, file), "bytes": size} for unit in units for file, size, _ in unit.describe_inputs()]
+    rows: dict[str, dict[str, Any]] = {}
+    for unit in units:
+        for file, size, _ in unit.describe_inputs():
+            row = rows.setdefault(file, {"path": _name(unit, file), "bytes": 0})
+            row["bytes"] += size
+    inputs = list(rows.values())
     inputs += [{"path": file} for unit in units for file in unit.files if file.startswith("hub:")]
     listing = json.dumps(inputs, ensure_ascii=True).encode()
     told: dict[str, Any] = {

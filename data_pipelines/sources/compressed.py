@@ -3,7 +3,8 @@
 import bz2
 import gzip
 import io
-from collections.abc import Iterator
+import lzma
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
 import zstandard
@@ -14,12 +15,13 @@ MAX_RECORD_BYTES = 64_000_000
 """A line, page, text or record of an archive above this is left out and counted as `too_large`."""
 _READ_BYTES = 1 << 18
 # A block of 4 bytes can hold 128 KiB: this many bytes become 32 MiB at most.
-_ZSTD_BYTES = 1 << 10
-_GZIP, _BZIP2, _ZSTD = b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd"
+_INPUT_BYTES = 1 << 10
+_GZIP, _BZIP2, _ZSTD, _XZ = b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0"
+_XZ_MEMORY_BYTES = 256 << 20  # `xz -9` takes 65 MiB; a header may ask for 4 GiB
 
 
 def open_decompressed(name: str) -> BinaryIO:
-    """What a plain, gzip, bzip2 or zstd file holds; its first bytes tell which, not its name.
+    """What a plain, gzip, bzip2, xz or zstd file holds; its first bytes tell which, not its name.
 
     Raises:
         OSError: it cannot be opened; when reading, also that its compression is damaged.
@@ -28,13 +30,16 @@ def open_decompressed(name: str) -> BinaryIO:
         zstandard.ZstdError: the same.
     """
     file = cast(io.BufferedReader, open_file(name))
-    magic = file.peek(4)[:4]
+    magic = file.peek(len(_XZ))[: len(_XZ)]
     if magic.startswith(_GZIP):
         return cast(BinaryIO, gzip.open(file))
     if magic.startswith(_BZIP2):
         return cast(BinaryIO, bz2.open(file))
-    if magic == _ZSTD:
-        return cast(BinaryIO, io.BufferedReader(_ZstdFile(file), _READ_BYTES))
+    if magic.startswith(_ZSTD):
+        frames = _FramedFile(file, lambda: zstandard.ZstdDecompressor().decompressobj())
+        return cast(BinaryIO, io.BufferedReader(frames, _READ_BYTES))
+    if magic == _XZ:
+        return cast(BinaryIO, io.BufferedReader(_FramedFile(file, _decompress_xz), _READ_BYTES))
     return file
 
 
@@ -55,12 +60,16 @@ def read_whole(stream: BinaryIO) -> bytes | None:
     return content if len(content) <= MAX_RECORD_BYTES else None
 
 
-class _ZstdFile(io.RawIOBase):
-    """One or more frames (zstandard's own reader takes a file that is cut off for a complete one)."""
+def _decompress_xz() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._decompressor = zstandard.ZstdDecompressor().decompressobj()
+
+class _FramedFile(io.RawIOBase):
+    """One or more frames of zstd or xz (zstandard's own reader takes a file that is cut off for a complete one)."""
+
+    def __init__(self, file: BinaryIO, start_frame: Callable[[], Any]) -> None:
+        self._file, self._start_frame = file, start_frame
+        self._decompressor = start_frame()
         self._input, self._output = b"", memoryview(b"")
 
     def readable(self) -> bool:
@@ -68,14 +77,20 @@ class _ZstdFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._output:
-            self._input = self._input or self._file.read(_ZSTD_BYTES)
+            self._input = self._input or self._file.read(_INPUT_BYTES)
             if not self._input:
                 if not self._decompressor.eof:
                     raise EOFError("it is cut off")
                 return 0
             if self._decompressor.eof:
-                self._decompressor = zstandard.ZstdDecompressor().decompressobj()
-            self._output = memoryview(self._decompressor.decompress(self._input))
+                self._input = self._input.lstrip(b"\0")  # xz may be padded; no frame begins with a zero
+                if not self._input:
+                    continue
+                self._decompressor = self._start_frame()
+            try:
+                self._output = memoryview(self._decompressor.decompress(self._input))
+            except lzma.LZMAError as error:
+                raise OSError(str(error)) from error
             self._input = self._decompressor.unused_data
         size = min(len(buffer), len(self._output))
         buffer[:size] = self._output[:size]

@@ -4,7 +4,7 @@ import io
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 import zstandard
@@ -16,8 +16,8 @@ from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remo
 from llmtrain.config.corpus import DocumentsSource
 from llmtrain.errors import DataError
 
-_PARQUET = ".parquet"
-_RECORDS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", _PARQUET)
+PARQUET = ".parquet"
+RECORD_ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", PARQUET)
 _TEXT = (".txt", ".txt.gz", ".txt.zst", ".md")
 _HUB = "hub:"
 _ROWS, _READ_BYTES, _PEEK_BYTES = 256, 1 << 20, 100
@@ -32,12 +32,12 @@ def list_units(name: str, source: DocumentsSource) -> list[Unit]:
         DataError: a path matches nothing, or a file is of no known kind.
     """
     hub = [path for path in source.paths if path.startswith(_HUB)]
-    files = find_files(name, [path for path in source.paths if path not in hub], (*_RECORDS, *_TEXT))
+    files = find_files(name, [path for path in source.paths if path not in hub], (*RECORD_ENDINGS, *_TEXT))
     kinds = {file.name: strip_address(file.name) for file in files}
-    unknown = [file for file, kind in kinds.items() if not kind.endswith((*_RECORDS, *_TEXT))]
+    unknown = [file for file, kind in kinds.items() if not kind.endswith((*RECORD_ENDINGS, *_TEXT))]
     if unknown:
-        raise DataError(f"corpus.sources.{name}.paths: {unknown[0]}: not {', '.join((*_RECORDS, *_TEXT))}.")
-    records = [file for file in files if kinds[file.name].endswith(_RECORDS)]
+        raise DataError(f"corpus.sources.{name}.paths: {unknown[0]}: not {', '.join((*RECORD_ENDINGS, *_TEXT))}.")
+    records = [file for file in files if kinds[file.name].endswith(RECORD_ENDINGS)]
     texts = [file for file in files if kinds[file.name].endswith(_TEXT)]
     settings = (source.licence, source.text_field, source.split, source.origin_field or "", source.licence_field or "")
     units = [Unit("documents", "", (file.name,), *settings, remote=keep_remote([file])) for file in records]
@@ -105,9 +105,9 @@ def _read(name: str, unit: Unit) -> Iterator[dict[str, Any] | None]:
     """Records; None for one that is too large."""
     if name.startswith(_HUB):
         return _read_hub(name, unit.split)
-    if strip_address(name).endswith(_PARQUET):
-        return _read_parquet(name, [unit.text_field, unit.origin_field, unit.licence_field])
-    return _read_json(name)
+    if strip_address(name).endswith(PARQUET):
+        return read_parquet(name, [unit.text_field, unit.origin_field, unit.licence_field])
+    return read_json(name)
 
 
 def _check_fields(name: str, unit: Unit, record: dict[str, Any]) -> None:
@@ -127,8 +127,12 @@ def _to_licence(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _read_json(name: str) -> Iterator[dict[str, Any] | None]:
-    """Objects, one a line or in one array."""
+def read_json(name: str) -> Iterator[dict[str, Any] | None]:
+    """Objects, one a line or in one array; None for one that is too large.
+
+    Raises:
+        DataError: the file is damaged or cut off, or a line is no object.
+    """
     number = 0
     try:
         with open_decompressed(name) as stream:
@@ -166,7 +170,12 @@ def _to_record(value: object) -> dict[str, Any]:
     return value
 
 
-def _read_parquet(name: str, fields: list[str]) -> Iterator[dict[str, Any]]:
+def read_parquet(name: str, fields: Sequence[str], *, is_optional: bool = False) -> Iterator[dict[str, Any]]:
+    """Records with the columns that are asked for, those that are there if `is_optional`.
+
+    Raises:
+        DataError: the file is damaged or cut off.
+    """
     import pyarrow.parquet  # takes a third of a second
 
     try:
@@ -175,7 +184,9 @@ def _read_parquet(name: str, fields: list[str]) -> Iterator[dict[str, Any]]:
             pyarrow.parquet.ParquetFile(stream, buffer_size=_READ_BYTES) as file,
         ):
             columns = [field for field in dict.fromkeys(fields) if field]
-            if not set(columns) <= set(file.schema_arrow.names):
+            if is_optional:
+                columns = [field for field in columns if field in file.schema_arrow.names] or file.schema_arrow.names
+            elif not set(columns) <= set(file.schema_arrow.names):
                 columns = file.schema_arrow.names  # the message names them
             for batch in file.iter_batches(_ROWS, columns=columns):
                 yield from batch.to_pylist()

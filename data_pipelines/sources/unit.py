@@ -23,6 +23,17 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class CodeRules:
+    """Which files of a source of code count, as its configuration says."""
+
+    extensions: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    licences: tuple[str, ...] = ()
+    keep_vendored: bool = False
+
+
+@dataclass(frozen=True)
 class Unit:
     """Files read together. `root` is what origins are relative to."""
 
@@ -37,13 +48,23 @@ class Unit:
     extraction: str = ""
     remote: tuple[StoredFile, ...] = ()
     """Those of its files that are no local ones, as they were listed."""
+    rules: CodeRules = CodeRules()
+    share: tuple[int, int] = (0, 1)
+    """Number of the share that is read of its one file, and how many shares there are."""
 
     def describe_inputs(self) -> list[tuple[str, int, int | str]]:
-        """Name, size and modification time or version of each file: what tells that nothing has changed."""
+        """Name, size and modification time or version of each file: what tells that nothing has changed.
+
+        Sizes of the shares of a file add up to its size.
+        """
         local = [name for name in self.files if not name.startswith("hub:") and not is_address(name)]
         stats = [(name, Path(name).stat()) for name in local]
         described: list[tuple[str, int, int | str]] = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-        return described + [(file.name, file.size, file.version) for file in self.remote]
+        described += [(file.name, file.size, file.version) for file in self.remote]
+        number, count = self.share
+        return [
+            (name, size * (number + 1) // count - size * number // count, version) for name, size, version in described
+        ]
 
 
 def find_files(
@@ -159,6 +180,7 @@ def group_files(
     max_bytes: int = 8_000_000,
     max_files: int = 200,
     extraction: str = "",
+    rules: CodeRules = CodeRules(),
 ) -> list[Unit]:
     """Neighbouring files as units of bounded size."""
     units: list[Unit] = []
@@ -168,7 +190,8 @@ def group_files(
     def close() -> None:
         if group:
             names = tuple(file.name for file in group)
-            units.append(Unit(kind, root, names, licence, extraction=extraction, remote=keep_remote(group)))
+            remote = keep_remote(group)
+            units.append(Unit(kind, root, names, licence, extraction=extraction, remote=remote, rules=rules))
 
     for file in files:
         stored = file if isinstance(file, StoredFile) else StoredFile(str(file), file.stat().st_size)

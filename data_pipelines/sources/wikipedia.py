@@ -4,21 +4,18 @@ Redirects, pages outside of the article namespace, disambiguation pages and arti
 and left out. The title is the first line, as a heading; of several revisions the first in the dump counts.
 """
 
-import bz2
 import contextlib
-import gzip
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, cast
 from xml.parsers import expat
 
 import mwxml
-import zstandard
 
 from data_pipelines.document import Document
-from data_pipelines.sources.unit import Unit, expand_paths, list_files
+from data_pipelines.sources.compressed import open_decompressed
+from data_pipelines.sources.storage import strip_address
+from data_pipelines.sources.unit import Unit, find_files, keep_remote
 from data_pipelines.sources.wikitext import HIDDEN_PREFIXES, render_wikitext
 from llmtrain.config.corpus import WikipediaSource
 from llmtrain.errors import DataError
@@ -38,11 +35,11 @@ def list_units(name: str, source: WikipediaSource) -> list[Unit]:
     """One unit per dump file.
 
     Raises:
-        DataError: a path matches nothing.
+        DataError: a path matches nothing, or a storage does not answer.
     """
-    files = list_files(expand_paths(name, source.paths), _ENDINGS)
+    files = find_files(name, source.paths, _ENDINGS)
     rule = "" if source.disambiguation else "no disambiguation"
-    return [Unit("wikipedia", rule, (str(file),), source.licence) for file in files]
+    return [Unit("wikipedia", rule, (file.name,), source.licence, remote=keep_remote([file])) for file in files]
 
 
 def read_dump(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
@@ -52,16 +49,16 @@ def read_dump(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
         DataError: the dump is damaged, cut off, or no MediaWiki dump.
     """
     for name in unit.files:
-        path = Path(name)
+        label = strip_address(name).rpartition("/")[2]
         try:
-            language = _read_head(path)
-            with _open(path) as file:
+            language = _read_head(name)
+            with open_decompressed(name) as file:
                 dump = mwxml.Dump.from_file(file)
                 hidden = _name_hidden(dump)
                 for page in dump.pages:
                     text = _read_page(page, hidden, dropped, disambiguation=not unit.root)
                     if text is not None:
-                        yield Document(text, f"{path.name}#{page.id}", unit.licence, language)
+                        yield Document(text, f"{label}#{page.id}", unit.licence, language)
         except Exception as error:  # mwxml also lets TypeError, AttributeError and AssertionError through
             told = str(error)[:_TOLD_CHARACTERS] or type(error).__name__
             raise DataError(
@@ -73,7 +70,7 @@ class _HeadRead(Exception):  # noqa: N818
     """Ends the parse; is no error."""
 
 
-def _read_head(path: Path) -> str:
+def _read_head(name: str) -> str:
     """The language of the dump. A document type, the only place for entities that grow or read files, is refused."""
     parser, language = expat.ParserCreate(), ""
 
@@ -86,7 +83,7 @@ def _read_head(path: Path) -> str:
         raise _HeadRead
 
     parser.StartDoctypeDeclHandler, parser.StartElementHandler = refuse, note
-    with _open(path) as file, contextlib.suppress(_HeadRead):
+    with open_decompressed(name) as file, contextlib.suppress(_HeadRead):
         parser.ParseFile(file)
     return language
 
@@ -112,15 +109,3 @@ def _read_page(page: mwxml.Page, hidden: tuple[str, ...], dropped: Counter[str],
     except ValueError:
         dropped["not_parsable"] += 1
         return None
-
-
-def _open(path: Path) -> IO[bytes]:
-    # Bytes, so that the XML parser finds out the encoding itself: some dumps are UTF-16.
-    match path.suffix:
-        case ".bz2":
-            return bz2.open(path, "rb")
-        case ".gz":
-            return cast(IO[bytes], gzip.open(path, "rb"))
-        case ".zst":
-            return cast(IO[bytes], zstandard.open(path, "rb"))
-    return path.open("rb")

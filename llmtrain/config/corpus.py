@@ -35,7 +35,8 @@ class WikipediaSource(Section):
     steps: Name = "prose"
     """Which list of `corpus.steps` cleans its documents."""
     paths: list[str] = Field(min_length=1)
-    """Files or globs. `package:NAME/FILE` is a file shipped inside an installed Python package."""
+    """Files, folders, globs or addresses (`s3://bucket/enwiki.xml.bz2`). `package:NAME/FILE` is a file shipped inside
+    an installed Python package."""
     disambiguation: bool = False
     """Whether to keep disambiguation pages, which are lists of links."""
     licence: str = "CC-BY-SA-4.0"
@@ -52,20 +53,27 @@ class FillInTheMiddle(Section):
 
 
 class CodeSource(Section):
-    """Source trees."""
+    """Source trees, archives of them, single files, and records of code as The Stack's."""
 
     kind: Literal["code"]
     """What `paths` hold."""
     steps: Name = "code"
     """Which list of `corpus.steps` cleans its documents."""
     paths: list[str] = Field(min_length=1)
-    """Folders or globs. `stdlib:` is the standard library of the running Python."""
+    """Folders, files, globs or addresses; archives (zip, whl, jar, tar, also compressed) and records (`*.parquet`,
+    `*.jsonl.zst`, ...) are named themselves. `stdlib:` is the standard library of the running Python."""
     extensions: list[str] = [".py"]
-    """File endings that count as code."""
+    """File endings that count as code, where `languages` is empty."""
+    languages: list[str] = []
+    """Languages to keep, told by name, ending, `#!` line and content (`python`, `cpp`, ...). Empty: `extensions`."""
     exclude: list[str] = []
     """Globs, relative to each path, of files to leave out."""
+    keep_vendored: bool = False
+    """Whether to keep what lies in folders for code of others (`vendor`, `node_modules`, `third_party`, ...)."""
+    licences: list[str] = []
+    """SPDX names of the licences to keep, `unknown` among them; empty = all."""
     licence: str = "unknown"
-    """Licence of trees in which no licence file is found."""
+    """Licence of files that state none and have no licence file in the folders above them."""
     fill_in_the_middle: FillInTheMiddle | None = None
     """Null leaves every document in its order. Documents held out for validation always stay in their order."""
 

@@ -1,7 +1,7 @@
 import json
 from collections import Counter
 
-from data_pipelines.account import MAX_DOMAINS, MAX_SAMPLES, Account
+from data_pipelines.account import MAX_KINDS, MAX_SAMPLES, Account
 
 
 def test_accounts_add_up_and_survive_json() -> None:
@@ -51,8 +51,8 @@ def test_a_finding_about_a_document_that_stays_is_counted_with_samples() -> None
 def test_the_hosts_of_a_crawl_stay_few() -> None:
     account = Account()
     for part in range(5):
-        rare = Account(domains=Counter({f"{part}-{number}.org": 1 for number in range(MAX_DOMAINS)}))
+        rare = Account(domains=Counter({f"{part}-{number}.org": 1 for number in range(MAX_KINDS)}))
         rare.domains["big.org"] = 100
         account.add(rare)
     assert account.domains["big.org"] == 500
-    assert len(account.domains) <= 2 * MAX_DOMAINS
+    assert len(account.domains) <= 2 * MAX_KINDS

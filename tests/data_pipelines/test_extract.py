@@ -3,14 +3,15 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from data_pipelines.account import MAX_SAMPLES
+from data_pipelines.account import MAX_SAMPLES, Account
 from data_pipelines.document import identify, read_documents
 from data_pipelines.extract import extract_unit, fingerprint, fingerprint_unit
-from data_pipelines.sources.unit import Unit
+from data_pipelines.sources.unit import CodeRules, Unit
 from llmtrain.config.cleaning import BoundsStep
 from llmtrain.errors import DataError
 
@@ -70,6 +71,24 @@ def test_a_file_name_that_is_no_utf_8_is_written_readably(tmp_path: Path) -> Non
     account = extract_unit(Unit("code", str(tmp_path), files, "MIT"), STEPS, part)
     assert [document.origin for document in read_documents(part)] == [f"{tmp_path.name}/caf\\udce9.py"]
     assert account.samples == {"too_short": [f"{tmp_path.name}/\\udcff.py: 'short\\n'"]}
+
+
+def test_an_archive_is_extracted_under_the_licences_of_its_files(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.py", "print('a long line')\n")
+        archive.writestr("b.py", "# SPDX-License-Identifier: MIT\nprint('a long line')\n")
+        archive.writestr("c/LICENSE", "Apache License, Version 2.0")
+        archive.writestr("c/c.py", "print('another long line')\n")
+        archive.writestr("c/short.py", "short\n")
+        archive.writestr("vendor/d.py", "print('a line of others')\n")
+    rules = CodeRules(extensions=(".py",))
+    account = Account()
+    for number in range(2):
+        unit = Unit("code_archive", "", (str(tmp_path / "a.zip"),), "unknown", rules=rules, share=(number, 2))
+        account.add(extract_unit(unit, STEPS, tmp_path / f"{number}.jsonl.zst"))
+    assert account.licences == {"unknown": 1, "MIT": 1, "Apache-2.0": 1}
+    assert account.dropped == {"too_short": 1, "vendored": 1}
+    assert account.languages == {"python": 3}
 
 
 def test_a_damaged_input_leaves_no_part(tmp_path: Path) -> None:

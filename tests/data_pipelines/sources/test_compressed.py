@@ -1,6 +1,7 @@
 import bz2
 import gzip
 import io
+import lzma
 import random
 import tracemalloc
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from data_pipelines.sources.compressed import open_decompressed, read_lines, rea
 CONTENT = b"".join(b"line %d\n" % number for number in range(50_000)) + random.Random(1).randbytes(300_000)
 
 
-@pytest.mark.parametrize("name", ["plain", "gzip", "bzip2", "zstd", "frames"])
+@pytest.mark.parametrize("name", ["plain", "gzip", "bzip2", "zstd", "frames", "xz"])
 def test_the_first_bytes_tell_how_a_file_is_compressed(tmp_path: Path, name: str) -> None:
     encoded = {
         "plain": CONTENT,
@@ -23,19 +24,34 @@ def test_the_first_bytes_tell_how_a_file_is_compressed(tmp_path: Path, name: str
         "bzip2": bz2.compress(CONTENT[:1000]) + bz2.compress(CONTENT[1000:]),
         "zstd": zstandard.compress(CONTENT),
         "frames": zstandard.compress(CONTENT[:1000]) + zstandard.compress(b"") + zstandard.compress(CONTENT[1000:]),
+        "xz": lzma.compress(CONTENT[:1000]) + bytes(8) + lzma.compress(CONTENT[1000:]) + bytes(4),
     }[name]
     (tmp_path / name).write_bytes(encoded)
     with open_decompressed(str(tmp_path / name)) as stream:
         assert stream.read() == CONTENT
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, zstandard.compress])
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, zstandard.compress, lzma.compress])
 def test_a_compressed_file_that_is_cut_off_is_refused(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
     (tmp_path / "a").write_bytes(compress(CONTENT)[:-20])
     with (
         pytest.raises(EOFError, match=r"cut off|Compressed file ended"),
         open_decompressed(str(tmp_path / "a")) as file,
     ):
+        file.read()
+
+
+def test_damaged_xz_and_one_that_asks_for_too_much_memory_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = bytearray(lzma.compress(CONTENT))
+    (tmp_path / "large").write_bytes(encoded)
+    encoded[len(encoded) // 2] ^= 0xFF
+    (tmp_path / "damaged").write_bytes(encoded)
+    with pytest.raises(OSError, match="Corrupt input data"), open_decompressed(str(tmp_path / "damaged")) as file:
+        file.read()
+    monkeypatch.setattr(compressed, "_XZ_MEMORY_BYTES", 1 << 20)
+    with pytest.raises(OSError, match="Memory usage limit"), open_decompressed(str(tmp_path / "large")) as file:
         file.read()
 
 
@@ -48,7 +64,7 @@ def test_a_line_that_is_too_long_is_passed_over(monkeypatch: pytest.MonkeyPatch)
     assert read_whole(io.BytesIO(b"123456")) is None
 
 
-@pytest.mark.parametrize(("compress", "times"), [(gzip.compress, 50), (zstandard.compress, 500)])
+@pytest.mark.parametrize(("compress", "times"), [(gzip.compress, 50), (zstandard.compress, 500), (lzma.compress, 50)])
 def test_a_gigabyte_in_one_line_takes_the_memory_of_one_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compress: Callable[[bytes], bytes], times: int
 ) -> None:

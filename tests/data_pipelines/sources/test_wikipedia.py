@@ -1,6 +1,7 @@
 # ruff: noqa: RUF001
 import bz2
 import gzip
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 import zstandard
 
 from data_pipelines.document import Document
-from data_pipelines.sources.unit import expand_path
+from data_pipelines.sources import storage
+from data_pipelines.sources.unit import Unit, expand_path
 from data_pipelines.sources.wikipedia import list_units, read_dump
 from llmtrain.config.corpus import WikipediaSource
 from llmtrain.errors import DataError
@@ -172,3 +174,23 @@ def test_files_and_categories_go_under_the_names_of_the_dump(tmp_path: Path) -> 
     text = "Текст. [[Файл:a.jpg|thumb|картина]] [[Категория:Градове]]"
     documents, _ = read(tmp_path / "bg.xml", (head + page("А", text) + TAIL).encode())
     assert [(document.text, document.language) for document in documents] == [("# А\n\nТекст.", "bg")]
+
+
+def test_a_dump_behind_an_address_is_read(tmp_path: Path) -> None:
+    content = HEAD + page("One", "First.") + page("Two", "Second.") + TAIL
+    (tmp_path / "enwiki.xml.bz2").write_bytes(bz2.compress(content.encode()))
+    with zipfile.ZipFile(tmp_path / "dumps.zip", "w") as archive:
+        archive.write(tmp_path / "enwiki.xml.bz2", "dumps/enwiki.xml.bz2")
+    source = WikipediaSource(kind="wikipedia", paths=[f"zip://dumps/*.bz2::{tmp_path}/dumps.zip"])
+    (unit,) = list_units("wikipedia", source)
+    assert [size for _, size, _ in unit.describe_inputs()] == [(tmp_path / "enwiki.xml.bz2").stat().st_size]
+    documents = list(read_dump(unit, Counter()))
+    assert [document.text for document in documents] == ["# One\n\nFirst.", "# Two\n\nSecond."]
+    assert documents[0].origin == "enwiki.xml.bz2#7"
+
+
+def test_a_storage_that_went_away_ends_the_dump_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_WAIT_SECONDS", 0.0)
+    unit = Unit("wikipedia", "", ("http://127.0.0.1:9/enwiki.xml",), "CC0-1.0")
+    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/enwiki\.xml: "):
+        list(read_dump(unit, Counter()))
