@@ -61,3 +61,9 @@ class HangError(LlmtrainError):
     """Ranks waited for one another longer than allowed."""
 
     exit_code = EXIT_HANG
+
+
+class LostRankError(LlmtrainError):
+    """Another rank ended first; what it says, or the code it ended with, is the cause."""
+
+    exit_code = 1

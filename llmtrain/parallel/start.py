@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 from torch.distributed import distributed_c10d
 
-from llmtrain.errors import HangError, ParallelError
+from llmtrain.errors import HangError, LostRankError, ParallelError
 from llmtrain.process.world import World
 
 # Reserved for documentation (RFC 5737): shows by which interface packets leave, nothing is ever sent there.
@@ -146,8 +146,8 @@ def _meet(world: World, meeting: timedelta) -> Store:
     store = PrefixStore(f"llmtrain/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", server)
     if store.add(f"here/{world.rank}", 1) > 1:
         raise ParallelError(
-            f"rank {world.rank}: was started twice, by the address {world.master_address}:{world.master_port}. Give every "
-            "process a rank of its own, and every run a port of its own."
+            f"rank {world.rank}: came to {world.master_address}:{world.master_port} twice. Give every process a rank "
+            "of its own, and every run a port of its own."
         )
     if store.add("arrived", 1) == world.world_size:
         store.set("complete", "")
@@ -201,13 +201,13 @@ def explain_timeout(world: World, timeout_seconds: float) -> Iterator[None]:
 
     Raises:
         HangError: in place of the error of torch when time was up.
-        ParallelError: in its place when another rank is gone.
+        LostRankError: in its place when another rank is gone.
     """
     try:
         yield
     except RuntimeError as error:
         if _LOST_RANK.search(str(error)):
-            raise ParallelError(
+            raise LostRankError(
                 f"rank {world.rank} on {socket.gethostname()}: lost another rank, which ended or was killed; its own "
                 "message says why. Start again: the run resumes."
             ) from error

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from llmtrain.errors import HangError, ParallelError
+from llmtrain.errors import HangError, LostRankError, ParallelError
 from llmtrain.parallel.start import explain_timeout, find_interface, limit_waiting, start_distributed
 from llmtrain.process.world import World
 from tests.helpers.nodes import pick_port
@@ -111,6 +111,28 @@ def test_every_group_has_the_time_limit_and_its_end_is_a_hang() -> None:
 
 
 def test_another_error_stays_what_it_is() -> None:
-    with pytest.raises(RuntimeError, match="Connection closed") as caught, explain_timeout(World(), 1.0):
-        raise RuntimeError("Connection closed by peer")
-    assert not isinstance(caught.value, HangError)
+    with pytest.raises(RuntimeError, match="shapes differ"), explain_timeout(World(), 1.0):
+        raise RuntimeError("shapes differ")
+
+
+def come_twice(port: int) -> str:
+    rank = dist.get_rank()
+    dist.destroy_process_group()
+    try:
+        start_distributed(World(1 if rank == 2 else rank, 3, 0, 1, "127.0.0.1", port), 60, 5)
+    except ParallelError as error:
+        return str(error)
+    return "met"
+
+
+def test_a_rank_that_was_started_twice_is_said() -> None:
+    messages = run_ranks(3, come_twice, pick_port())
+    assert any("rank 1: came to 127.0.0.1:" in message and "twice" in message for message in messages)
+    assert "missing: 2" in messages[0]
+
+
+def test_a_lost_rank_is_said_without_the_frames_of_libraries() -> None:
+    refused = pytest.raises(LostRankError, match=r"rank 0 on .*: lost another rank.* Start again")
+    with refused as caught, explain_timeout(World(), 60):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:12345")
+    assert caught.value.exit_code == 1  # the rank that ended first is to blame

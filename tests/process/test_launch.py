@@ -69,15 +69,8 @@ def test_a_killed_rank_takes_the_others_down(fake_ranks: Path, monkeypatch: pyte
     assert time.monotonic() - started < 30
 
 
-def test_a_stop_signal_reaches_every_rank(fake_ranks: Path) -> None:
-    script = write_script(
-        fake_ranks,
-        """
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-        open(f'ready{rank}', 'w')
-        time.sleep(60)
-        """,
-    )
+def start_launcher(fake_ranks: Path, script: str) -> "subprocess.Popen[bytes]":
+    """A launcher of two ranks as a process of its own, once both ranks are ready."""
     launcher = subprocess.Popen(
         [
             sys.executable,
@@ -90,10 +83,24 @@ def test_a_stop_signal_reaches_every_rank(fake_ranks: Path) -> None:
         ],
         env={**os.environ},
         cwd=fake_ranks,
+        start_new_session=True,
     )
     while not all((fake_ranks / f"ready{rank}").exists() for rank in range(2)):
         time.sleep(0.05)
         assert launcher.poll() is None
+    return launcher
+
+
+def test_a_stop_signal_reaches_every_rank(fake_ranks: Path) -> None:
+    script = write_script(
+        fake_ranks,
+        """
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+        open(f'ready{rank}', 'w')
+        time.sleep(60)
+        """,
+    )
+    launcher = start_launcher(fake_ranks, script)
     launcher.send_signal(signal.SIGUSR1)
     assert launcher.wait(timeout=30) == 75
 
@@ -121,3 +128,26 @@ def test_ranks_that_all_waited_are_not_blamed(fake_ranks: Path, caplog: pytest.L
     with caplog.at_level(logging.ERROR):
         assert run_ranks_here([write_script(fake_ranks, body)], 2, fake_ranks / "logs") == 124
     assert "the run hung (2 of 2 ranks said where they stood)\nall of them waited for one another" in caplog.text
+
+
+def test_ctrl_c_on_a_terminal_reaches_each_rank_once(fake_ranks: Path) -> None:
+    body = """
+        heard = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: heard.append(number))
+        open(f'ready{rank}', 'w').close()
+        while not heard:
+            time.sleep(0.05)
+        time.sleep(1)
+        sys.exit(75 if heard == [signal.SIGTERM] else 1)
+    """
+    script = write_script(fake_ranks, body)
+    launcher = start_launcher(fake_ranks, script)
+    os.killpg(launcher.pid, signal.SIGINT)
+    assert launcher.wait(60) == 75
+
+
+def test_what_torchrun_said_to_this_process_is_not_passed_on(fake_ranks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    script = write_script(fake_ranks, "sys.exit('TORCHELASTIC_USE_AGENT_STORE' in os.environ)")
+    assert run_ranks_here([script], 1, fake_ranks / "logs") == 0

@@ -73,3 +73,24 @@ def test_half_set_variables_are_refused_by_name() -> None:
 def test_a_rank_beyond_the_world_is_refused() -> None:
     with pytest.raises(ParallelError, match="RANK = 2 is not below WORLD_SIZE = 2"):
         read_world({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "x", "MASTER_PORT": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("RANK", "abc", "RANK = 'abc' is no whole number"),
+        ("WORLD_SIZE", "-2", "WORLD_SIZE = '-2' is no whole number"),
+        ("MASTER_PORT", "http", "MASTER_PORT = 'http' is no whole number"),
+        ("MASTER_PORT", "99999", "MASTER_PORT = 99999 is no port"),
+        ("LOCAL_WORLD_SIZE", "x", "ranks of this machine are 'x', which is no number"),
+    ],
+)
+def test_variables_that_are_no_numbers_are_refused_by_name(name: str, value: str, message: str) -> None:
+    good = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    with pytest.raises(ParallelError, match=message):
+        read_world(good | {name: value})
+
+
+def test_the_name_that_deepspeed_gives_to_the_ranks_of_a_machine_is_read() -> None:
+    names = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
+    assert read_world(names | {"LOCAL_SIZE": "4"}).local_world_size == 4

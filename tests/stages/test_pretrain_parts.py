@@ -29,3 +29,25 @@ def test_memory_of_a_gpu_that_is_not_there_says_what_to_change(tmp_path: Path) -
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="shapes"), explain_memory(load_tiny_config(tmp_path)):
         torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def agree(folder: str) -> str:
+    """What a rank with a learning rate of its own is told."""
+    rate = "1e-2" if dist.get_rank() == 0 else "3e-2"
+    config = load_tiny_config(Path(folder), f"optimizer.learning_rate={rate}")
+    data = cast(TrainingData, SimpleNamespace(identity={"source web": str(dist.get_rank())}))
+    try:
+        check_ranks_agree(config, data)
+    except ParallelError as error:
+        return str(error)
+    return "agreed"
+
+
+def test_ranks_that_were_started_with_other_values_are_named_on_all(tmp_path: Path) -> None:
+    expected = (
+        "ranks were started with different configurations or data:\n"
+        "  rank 1: optimizer.learning_rate is 0.03, on rank 0 0.01\n"
+        "  rank 1: sha256 of source web is 1, on rank 0 0\n"
+        "Give every node the same command, configuration and data folder."
+    )
+    assert run_ranks(2, agree, str(tmp_path)) == [expected] * 2

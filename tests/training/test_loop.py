@@ -110,7 +110,7 @@ def test_a_step_loads_trains_and_records_with_the_learning_rate_of_its_number(tm
     config = notes.run.config
     rates = [compute_learning_rate(step, 1e-2, 10, config.schedule) for step in range(10)]
     expected = [[("load", step), ("step", step, rates[step]), ("add", step + 1), ("poll",)] for step in range(10)]
-    assert notes.notes[:-6] == [note for step in expected for note in step]
+    assert notes.notes[:-7] == [note for step in expected for note in step]
     assert rates[0] == 5e-3
 
 
@@ -118,6 +118,7 @@ def test_the_end_is_evaluated_sampled_and_saved_in_this_order_outside_of_the_clo
     notes = make_notes(tmp_path)
     train(notes.run, 0)
     assert [note for note in notes.notes if note[-1] == "paused"] == [
+        ("check replicas", 10, "paused"),
         ("evaluate", "paused"),
         ("validation", 10, "paused"),
         ("sample", "paused"),
@@ -188,10 +189,14 @@ def test_a_diverged_run_records_and_saves_nothing_more(tmp_path: Path, losses: d
     assert notes.steps("save") == [3]
 
 
-def test_replicas_are_compared_at_their_interval_outside_of_the_clock(tmp_path: Path) -> None:
-    notes = make_notes(tmp_path, "parallel.check_replicas_every_steps=4")
+def test_replicas_are_compared_at_their_interval_and_before_each_save_outside_of_the_clock(tmp_path: Path) -> None:
+    notes = make_notes(tmp_path, "parallel.check_replicas_every_steps=4", "checkpoint.save_every_steps=3")
     train(notes.run, 0)
-    assert [note for note in notes.notes if note[0] == "check replicas"] == [
-        ("check replicas", 4, "paused"),
-        ("check replicas", 8, "paused"),
-    ]
+    compared = [note for note in notes.notes if note[0] == "check replicas"]
+    assert compared == [("check replicas", step, "paused") for step in (3, 4, 6, 8, 9, 10)]
+
+
+def test_replicas_are_never_compared_when_the_configuration_says_so(tmp_path: Path) -> None:
+    notes = make_notes(tmp_path, "parallel.check_replicas_every_steps=null")
+    train(notes.run, 0)
+    assert notes.steps("check replicas") == []

@@ -103,6 +103,8 @@ def go_through_every_case(folder: Path) -> dict[str, Any]:
     seen["other shares"] = Attempt(folder, data=with_code, mixture=other_past).resume()
     other_future = Mixture(("web", "code"), (1000, 1000), (Stage(0, (1, 0)), Stage(48, (1, 1))))
     seen["a stage to come"] = Attempt(folder, data=with_code, mixture=other_future).resume()
+    other_positions = ("model.rope_theta=500", "batch.global_batch_size=4", "batch.micro_batch_size=1")
+    seen["other positions"] = Attempt(folder, *other_positions).resume()
     seen["other model"] = Attempt(folder, "model.hidden_size=64").resume()
     if dist.get_rank() == 0:
         victim = next((checkpoints / "step-00000006").glob("*.safetensors"))
@@ -161,8 +163,15 @@ def attempts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
         ),
         (
             "other model",
-            "CheckpointError: {0}/step-00000006: made with another model: embedding.token.weight is (300, 32) there, "
-            "(300, 64) here. Use the section model that is in its config.",
+            "CheckpointError: {0}/step-00000006: was made with other values of keys that cannot change:\n"
+            "  model.hidden_size: 32 there, 64 here\n"
+            "Put them back to continue, or choose another run.name to start anew.",
+        ),
+        (
+            "other positions",
+            "CheckpointError: {0}/step-00000006: was made with other values of keys that cannot change:\n"
+            "  batch.global_batch_size: 8 there, 4 here\n  model.rope_theta: 10000.0 there, 500.0 here\n"
+            "Put them back to continue, or choose another run.name to start anew.",
         ),
     ],
 )
@@ -219,3 +228,23 @@ def test_a_state_that_is_saved_already_is_not_written_again(attempts: tuple[Path
     stalls = read_metrics(run_folder)["perf/checkpoint_stall_seconds"]
     assert [step for step, _ in stalls] == [3, 6, 6, 6]
     assert all(seconds > 0 for _, seconds in saves + stalls)
+
+
+def resume_with_whole_weights_within_groups(folder: Path) -> tuple[list[float], list[float]]:
+    """Losses of steps 4 to 6 under ZeRO++'s hierarchical partitioning, and of a run resumed after step 3."""
+    prepare_deepspeed(torch.device("cpu"))
+    overrides = ("parallel.zero_stage=3", "parallel.hierarchical_partition_size=2")
+    overrides += ("parallel.zero3_persistent_parameters_below=0",)
+    first = Attempt(folder, *overrides)
+    first.train(0, 3)
+    first.saver.save(first.engine, 3)
+    first.saver.wait()
+    whole = first.train(3, 6)
+    second = Attempt(folder, *overrides)
+    assert second.resume() == 3
+    return whole, second.train(3, 6)
+
+
+def test_copies_of_weights_within_a_machine_are_those_of_the_checkpoint(tmp_path: Path) -> None:
+    for whole, resumed in run_ranks(2, resume_with_whole_weights_within_groups, tmp_path):
+        assert resumed == whole
