@@ -133,7 +133,7 @@ def run_llmtrain(work: Path, copies: int) -> dict[str, float]:
             provenance={},
             validation_fraction=0.01,
             shard_tokens=100_000_000,
-            threads=CORES,
+            workers=CORES,
         )
         seconds = time.perf_counter() - started
     tokens = sum(manifest.token_count for manifest in manifests.values())

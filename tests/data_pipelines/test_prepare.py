@@ -17,10 +17,10 @@ from rich.console import Console
 
 from data_pipelines import prepare as prepare_module
 from data_pipelines.document import identify, read_documents
+from data_pipelines.encode import is_validation
 from data_pipelines.prepare import extract_share, prepare
 from data_pipelines.stages import Stages
 from data_pipelines.verify import verify_data
-from data_pipelines.write_shards import is_validation
 from llmtrain.config.loader import load_config
 from llmtrain.errors import ConfigError, DataError, MemoryExhaustedError
 from llmtrain.process.folder_lock import locked_folder

@@ -7,8 +7,9 @@ import pytest
 import sentencepiece
 
 from data_pipelines.document import Document, identify
+from data_pipelines.encode import is_validation
 from data_pipelines.train_tokenizer import _SETTINGS, _make_sums_exact, train_tokenizer
-from data_pipelines.write_shards import is_validation, write_shards
+from data_pipelines.write_shards import write_shards
 from llmtrain.config.corpus import TokenizerConfig
 from llmtrain.errors import DataError
 from llmtrain.shards.reader import ShardedTokens, open_data
@@ -74,7 +75,7 @@ def decode_documents(folder: Path, tokenizer: Tokenizer) -> list[str]:
 def test_every_document_is_in_exactly_one_split_as_it_was(tokenizer: Tokenizer, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write_shards(
-        as_documents(DOCUMENTS), tmp_path, tokenizer, threads=2, progress=lambda *row: seen.append(row), **SETTINGS
+        as_documents(DOCUMENTS), tmp_path, tokenizer, workers=2, progress=lambda *row: seen.append(row), **SETTINGS
     )
     train = decode_documents(tmp_path / "train", tokenizer)
     validation = decode_documents(tmp_path / "validation", tokenizer)
@@ -88,9 +89,9 @@ def test_every_document_is_in_exactly_one_split_as_it_was(tokenizer: Tokenizer, 
 def test_the_shards_do_not_depend_on_threads_and_batches(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = write_shards(as_documents(DOCUMENTS), tmp_path / "one", tokenizer, threads=1, **SETTINGS)
+    one = write_shards(as_documents(DOCUMENTS), tmp_path / "one", tokenizer, workers=1, **SETTINGS)
     monkeypatch.setattr("data_pipelines.write_shards._BATCH_CHARACTERS", 3000)
-    many = write_shards(as_documents(DOCUMENTS), tmp_path / "many", tokenizer, threads=3, **SETTINGS)
+    many = write_shards(as_documents(DOCUMENTS), tmp_path / "many", tokenizer, workers=3, **SETTINGS)
     assert one == many
 
 
@@ -111,7 +112,7 @@ def test_few_texts_are_in_memory_at_a_time(
         nonlocal written
         written += documents
 
-    write_shards(as_documents(texts()), tmp_path, tokenizer, threads=2, progress=note, **SETTINGS)
+    write_shards(as_documents(texts()), tmp_path, tokenizer, workers=2, progress=note, **SETTINGS)
     assert read == written == len(DOCUMENTS)
     assert most <= 2 * 3 + 1  # threads, batches under way in each; the one that is being read
 
@@ -124,14 +125,14 @@ def test_the_ids_are_those_of_the_whole_text(settings: dict[str, Any], tmp_path:
     )
     tokenizer = Tokenizer(_make_sums_exact(model.getvalue()))
     texts = [*PROBES, *SPACES, *DOCUMENTS]
-    write_shards(as_documents(texts), tmp_path, tokenizer, threads=2, **SETTINGS)
+    write_shards(as_documents(texts), tmp_path, tokenizer, workers=2, **SETTINGS)
     for split in ("train", "validation"):
         chosen = [text for text in texts if is_held_out(text) == (split == "validation")]
         assert read_ids(tmp_path / split) == [tokenizer.encode(text) for text in chosen]
 
 
 def test_the_manifest_tells_what_the_shards_are(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    write_shards(as_documents(DOCUMENTS), tmp_path / "shards" / "code", tokenizer, threads=1, **SETTINGS)
+    write_shards(as_documents(DOCUMENTS), tmp_path / "shards" / "code", tokenizer, workers=1, **SETTINGS)
     opened = open_data(tmp_path, "train")["code"]
     opened.verify()
     assert opened.manifest.tokenizer_sha256 == tokenizer.sha256
@@ -144,7 +145,7 @@ def test_a_split_without_documents_is_refused(tokenizer: Tokenizer, tmp_path: Pa
             as_documents(text for text in DOCUMENTS if not is_held_out(text)),
             tmp_path,
             tokenizer,
-            threads=1,
+            workers=1,
             **SETTINGS,
         )
 
@@ -157,5 +158,5 @@ def test_a_full_disk_names_the_folder_and_leaves_no_manifest(
 
     monkeypatch.setattr("llmtrain.shards.writer.os.fsync", fail)
     with pytest.raises(DataError, match=r"No space left on device.*Free some space"):
-        write_shards(as_documents(DOCUMENTS), tmp_path, tokenizer, threads=1, **SETTINGS)
+        write_shards(as_documents(DOCUMENTS), tmp_path, tokenizer, workers=1, **SETTINGS)
     assert list(tmp_path.rglob("manifest.json")) == []
