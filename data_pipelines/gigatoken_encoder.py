@@ -48,9 +48,10 @@ class GigatokenEncoder:
         self._twin = convert_to_fast(tokenizer).to_str()
         try:
             self._gigatoken = self._load(self._twin)
-        except ValueError as error:
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
             raise DataError(
-                f"{_KEY} = gigatoken: it does not read tokenizer {tokenizer.sha256[:12]}: {error}. Set it to null."
+                f"{_KEY} = gigatoken: it does not read tokenizer {tokenizer.sha256[:12]}: {reason}. Set it to null."
             ) from error
         self._characters_in_memory = 0
         processor = tokenizer.processor

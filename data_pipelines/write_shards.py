@@ -27,7 +27,8 @@ from llmtrain.shards.writer import ShardWriter
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 
 _BATCH_CHARACTERS = 1_000_000
-# Batches under way per worker: enough that none waits while a shard is synced or a long document is encoded.
+# Batches under way per worker: enough that none waits while a shard is synced or a long document is encoded. Fewer are
+# encoded sooner than a process is started.
 _BATCHES_AHEAD = 3
 
 
@@ -118,20 +119,20 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 def _encode_ahead(
     build: Callable[[], Encoder], batches: Iterator[list[Document]], workers: int
 ) -> Iterator[tuple[list[Document], Encoded]]:
-    """Each batch with its tokens, in order. There are never more processes than batches."""
-    first = list(itertools.islice(batches, workers))
-    batches = itertools.chain(first, batches)
-    if len(first) < 2:
+    """Each batch with its tokens, in order. A process is started for every three batches, up to as many as workers."""
+    first = list(itertools.islice(batches, workers * _BATCHES_AHEAD))
+    batches, count = itertools.chain(first, batches), len(first) // _BATCHES_AHEAD
+    if count < 2:
         encoder = build()
         yield from ((batch, encoder.encode(batch)) for batch in batches)
         return
     context = get_context("spawn")  # forked workers would share locks with this process
-    with ProcessPoolExecutor(len(first), context, _start_worker, (build,)) as pool:
+    with ProcessPoolExecutor(count, context, _start_worker, (build,)) as pool:
         try:
             running: deque[tuple[list[Document], Future[Encoded]]] = deque()
             for batch in batches:
                 running.append((batch, pool.submit(_encode, batch)))
-                if len(running) == len(first) * _BATCHES_AHEAD:
+                if len(running) == count * _BATCHES_AHEAD:
                     batch, future = running.popleft()
                     yield batch, future.result()
             for batch, future in running:

@@ -301,6 +301,17 @@ def test_a_redone_stage_that_was_killed_does_not_count_for_its_old_settings(
         assert digest(own) == digest(prepared)
 
 
+def test_an_accelerator_changes_nothing(project: Path, own: Path) -> None:
+    before = digest(own)
+    told = run(project, own, "corpus.tokenizer.accelerator=gigatoken")
+    assert (
+        told.count("up to date") == told.count("\n") - 1 == 5
+    )  # the tokenizer and the shards of four sources; the report
+    shutil.rmtree(own / "shards")
+    assert "done again" in run(project, own, "corpus.tokenizer.accelerator=gigatoken", "corpus.workers=1")
+    assert digest(own) == before
+
+
 def test_damaged_output_is_made_again(own: Path, prepared: Path, project: Path) -> None:
     shard = own / "shards" / "code" / "train" / "shard-00000.tokens"
     shard.write_bytes(shard.read_bytes()[:-8])
