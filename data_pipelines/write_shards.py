@@ -122,6 +122,7 @@ def _encode_ahead(
     """Each batch with its tokens, in order. A process is started for every three batches, up to as many as workers."""
     first = list(itertools.islice(batches, workers * _BATCHES_AHEAD))
     batches, count = itertools.chain(first, batches), len(first) // _BATCHES_AHEAD
+    del first  # or their text would stay in memory
     if count < 2:
         encoder = build()
         yield from ((batch, encoder.encode(batch)) for batch in batches)
