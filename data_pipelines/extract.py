@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
-import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -67,18 +64,6 @@ def extract_unit(unit: Unit, steps: Sequence[StepConfig], part: Path) -> Account
     account.seconds = time.process_time() - started
     write_atomically(account_path, json.dumps(account.to_json(), ensure_ascii=False).encode())
     return account
-
-
-def end_with_parent() -> None:
-    """Begin a worker that ends when its parent is killed: the parts it went on to write are those of the next run."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Iterator[Document]:

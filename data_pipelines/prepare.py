@@ -26,7 +26,7 @@ from rich.console import Console
 from data_pipelines.account import Account
 from data_pipelines.deduplicate import SeenTexts
 from data_pipelines.document import read_documents, write_documents
-from data_pipelines.extract import end_with_parent, extract_unit, fingerprint, fingerprint_unit
+from data_pipelines.extract import extract_unit, fingerprint, fingerprint_unit
 from data_pipelines.progress import show_stage
 from data_pipelines.provenance import describe_inputs, describe_versions, hash_file
 from data_pipelines.report import write_report
@@ -35,6 +35,7 @@ from data_pipelines.sources.packages import fetch_package, is_package_path
 from data_pipelines.sources.unit import Unit
 from data_pipelines.stages import Stages
 from data_pipelines.train_tokenizer import train_tokenizer
+from data_pipelines.worker_process import end_with_parent
 from data_pipelines.write_shards import write_shards
 from llmtrain.config.cleaning import StepConfig
 from llmtrain.config.corpus import (
@@ -164,7 +165,9 @@ class _Preparation:
     def make_tokenizer(self) -> None:
         """Train the tokenizer on the documents of all sources."""
         config = self._corpus.tokenizer
-        self._tokenizer_print = fingerprint("tokenizer", config.model_dump(), self._documents_print)
+        self._tokenizer_print = fingerprint(
+            "tokenizer", config.model_dump(exclude={"accelerator"}), self._documents_print
+        )
         folder = self._folder / "tokenizer"
         if self._is_current("tokenizer", self._tokenizer_print, lambda: Tokenizer.load(folder)):
             return
@@ -293,8 +296,9 @@ class _Preparation:
                 provenance=provenance,
                 validation_fraction=self._corpus.validation_fraction,
                 shard_tokens=self._corpus.shard_tokens,
-                threads=self._workers,
+                workers=self._workers,
                 fill_in_the_middle=reordered,
+                accelerator=self._corpus.tokenizer.accelerator,
                 progress=lambda _, characters: advance(characters),
             )
         tokens = {f"{split}_tokens": manifest.token_count for split, manifest in manifests.items()}

@@ -214,6 +214,12 @@ def _check_corpus(config: Config) -> Iterator[tuple[str, str]]:
     corpus = config.corpus
     if corpus is None:
         return
+    if corpus.tokenizer.accelerator and corpus.tokenizer.algorithm != "bpe":
+        yield (
+            "corpus.tokenizer.accelerator",
+            f"'corpus.tokenizer.accelerator' = '{corpus.tokenizer.accelerator}' reads no tokenizer of "
+            f"'corpus.tokenizer.algorithm' = '{corpus.tokenizer.algorithm}'. Set it to null, or the algorithm to bpe.",
+        )
     for name, source in corpus.sources.items():
         if source.steps not in corpus.steps:
             yield (

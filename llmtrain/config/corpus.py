@@ -105,6 +105,9 @@ class DocumentsSource(Section):
 SourceConfig = Annotated[WebSource | WikipediaSource | CodeSource | DocumentsSource, Field(discriminator="kind")]
 
 
+Accelerator = Literal["gigatoken"] | None
+
+
 class TokenizerConfig(Section):
     """The SentencePiece tokenizer trained on the cleaned documents."""
 
@@ -114,6 +117,9 @@ class TokenizerConfig(Section):
     """Pieces in all, with the 256 byte pieces and the control symbols."""
     train_characters: PositiveInt = 50_000_000
     """Characters of text to train on, drawn evenly over the sources, deterministic in the content."""
+    accelerator: Accelerator = None
+    """Encoder in place of SentencePiece's own: `gigatoken` needs `bpe` and `pip install 'llmtrain[gigatoken]'`. It is
+    compared with SentencePiece before and while it is used; the shards are the same."""
 
 
 class CorpusConfig(Section):
@@ -130,4 +136,4 @@ class CorpusConfig(Section):
     shard_tokens: PositiveInt = 100_000_000
     """Tokens per shard file."""
     workers: PositiveInt | None = None
-    """Processes for cleaning and threads for tokenizing; null = all cores. The output does not depend on it."""
+    """Processes for cleaning and for tokenizing; null = all cores. The output does not depend on it."""

@@ -7,18 +7,21 @@ Needs prepared data (`llmtrain data prepare configs/quickstart.yaml`): the text 
 the other; the tokenizer is trained on them anew, with a vocabulary of the usual size. Two cores, two threads or
 workers:
 
-    llmtrain        documents.jsonl.zst -> `write_shards`: read, hash, split, encode, write, sync, checksum
+    llmtrain        documents.jsonl.zst -> `write_shards`: read, cut, encode, write with origins, sync, checksum
+    llmtrain_one    the same without worker processes
+    llmtrain_fast   with `corpus.tokenizer.accelerator: gigatoken`, its comparisons with SentencePiece included
+    llmtrain_fast_one
     sentencepiece   `encode(texts, num_threads=2)` on texts in memory, ids as Python lists: the roof
     megatron        Megatron-LM tools/preprocess_data.py, the same model, JSONL in, 2 workers
     megatron_fast   Megatron-LM tools/preprocess_data_fast.py, gigatoken on the Hugging Face twin of the model, JSONL in
     datatrove       JsonlReader and DocumentTokenizer (no shuffling), the twin, two JSONL files in, 2 tasks, 2 workers
 
 Each runs in a process of its own, in turn, several rounds. Ratios are taken in each round, of rates without start-up
-(imports, loading the tokenizer), which is in favour of the peers; their median counts. The clock of a peer runs from
+(imports, loading the tokenizer), which is in favour of the peers; their median counts. llmtrain's clock runs while its
+worker processes start. The clock of a peer runs from
 the moment it says that it starts with the documents to the last change of its output. `tokens` shows that all did the
 same work: the peers end a document with one token, llmtrain also begins it with one. Memory is the peak of resident
-memory of llmtrain on the text once, twice, four and sixteen times over: as it is, and with glibc told to return large
-blocks to the system when they are freed, which leaves out what its heap loses to gaps between blocks.
+memory of llmtrain without worker processes, on the text once and four times over.
 
 The peers live in an environment of their own:
 
@@ -33,6 +36,7 @@ import argparse
 import dataclasses
 import functools
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -49,9 +53,9 @@ from typing import Any
 
 # Only the standard library above: datatrove's part runs in the peers' environment.
 
-CORES, COPIES = 2, (1, 2, 4, 16)
+CORES, COPIES = 2, (1, 4)
+LLMTRAIN = ("llmtrain", "llmtrain_one", "llmtrain_fast", "llmtrain_fast_one")
 PEERS = ("megatron", "megatron_fast", "datatrove")
-RETURN_LARGE_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 STARTS = {"megatron": "Time to startup", "megatron_fast": "Tokenizing file"}
 PEER_PACKAGES = ("torch", "datatrove", "tokenizers", "sentencepiece", "gigatoken", "transformers")
 
@@ -115,7 +119,7 @@ def read_texts(path: Path) -> Iterator[str]:
     return (document.text for document in read_documents(path))
 
 
-def run_llmtrain(work: Path, copies: int) -> dict[str, float]:
+def run_llmtrain(role: str, work: Path, copies: int) -> dict[str, float]:
     from data_pipelines.document import read_documents
     from data_pipelines.write_shards import write_shards
     from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
@@ -133,7 +137,8 @@ def run_llmtrain(work: Path, copies: int) -> dict[str, float]:
             provenance={},
             validation_fraction=0.01,
             shard_tokens=100_000_000,
-            threads=CORES,
+            workers=1 if role.endswith("_one") else CORES,
+            accelerator="gigatoken" if "_fast" in role else None,
         )
         seconds = time.perf_counter() - started
     tokens = sum(manifest.token_count for manifest in manifests.values())
@@ -206,8 +211,8 @@ def run_megatron(peer: str, arguments: argparse.Namespace) -> dict[str, float]:
 
 def run_role(arguments: argparse.Namespace) -> dict[str, float]:
     match arguments.role:
-        case "llmtrain":
-            return run_llmtrain(arguments.work, arguments.copies)
+        case role if role in LLMTRAIN:
+            return run_llmtrain(role, arguments.work, arguments.copies)
         case "sentencepiece":
             return run_sentencepiece(arguments.work)
         case "datatrove":
@@ -216,9 +221,7 @@ def run_role(arguments: argparse.Namespace) -> dict[str, float]:
             return run_megatron(arguments.role, arguments)
 
 
-def start_role(
-    role: str, arguments: argparse.Namespace, copies: int = 1, environment: dict[str, str] | None = None
-) -> dict[str, float]:
+def start_role(role: str, arguments: argparse.Namespace, copies: int = 1) -> dict[str, float]:
     """Run a role in a process of its own; adds wall and processor seconds of all of it, start-up included."""
     python = arguments.peers_python if role == "datatrove" else sys.executable
     command = [str(python), str(Path(__file__).resolve()), "--role", role, "--work", str(arguments.work)]
@@ -226,8 +229,7 @@ def start_role(
     if role in STARTS:
         command += ["--peers-python", str(arguments.peers_python), "--megatron", str(arguments.megatron)]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    environment = os.environ | (environment or {})
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         raise RuntimeError(f"{role} failed:\n{process.stderr[-3000:]}")
@@ -262,7 +264,7 @@ def compare(arguments: argparse.Namespace, size: int) -> dict[str, Any]:
     """Run all roles in turn; rates in megabytes of UTF-8 text per second."""
     skipped = find_skipped(arguments)
     runs: dict[str, list[dict[str, float]]] = {
-        role: [] for role in ("llmtrain", "sentencepiece", *PEERS) if role not in skipped
+        role: [] for role in (*LLMTRAIN, "sentencepiece", *PEERS) if role not in skipped
     }
     loads = []
     for number in range(arguments.rounds):
@@ -282,23 +284,30 @@ def compare(arguments: argparse.Namespace, size: int) -> dict[str, Any]:
                 row["processor_seconds_with_startup"] for row in rows
             ),
         }
-    for role in [role for role in runs if role != "llmtrain"]:
+    for own, role in itertools.product(("llmtrain", "llmtrain_fast"), [role for role in runs if role not in LLMTRAIN]):
         for key, name in (("seconds", ""), ("seconds_with_startup", "_with_startup")):
-            pairs = zip(runs["llmtrain"], runs[role], strict=True)
-            ratios = [theirs[key] / ours[key] for ours, theirs in pairs]
-            result["ratios"][f"llmtrain_over_{role}{name}"] = statistics.median(ratios)
+            ratios = divide(runs[role], runs[own], key)
+            result["ratios"][f"{own}_over_{role}{name}"] = statistics.median(ratios)
             if not name:
-                result["ratios"][f"llmtrain_over_{role}_lowest_and_highest"] = [min(ratios), max(ratios)]
+                result["ratios"][f"{own}_over_{role}_lowest_and_highest"] = [min(ratios), max(ratios)]
+    for own in ("llmtrain", "llmtrain_fast"):
+        ratios = divide(runs[f"{own}_one"], runs[own], "seconds")
+        result["ratios"][f"{own}_over_{own}_one"] = statistics.median(ratios)
     return result
+
+
+def divide(theirs: list[dict[str, float]], ours: list[dict[str, float]], key: str) -> list[float]:
+    """Their seconds by ours, round by round."""
+    return [their[key] / our[key] for their, our in zip(theirs, ours, strict=True)]
 
 
 def measure_memory(arguments: argparse.Namespace) -> dict[str, Any]:
     """Peak of resident memory by copies of the text, MiB."""
     result: dict[str, Any] = {}
-    for allocator, environment in {"default": {}, "large_blocks_returned": RETURN_LARGE_BLOCKS}.items():
-        runs = {copies: start_role("llmtrain", arguments, copies, environment) for copies in COPIES}
+    for role in ("llmtrain_one", "llmtrain_fast_one"):
+        runs = {copies: start_role(role, arguments, copies) for copies in COPIES}
         peaks = {f"text_times_{copies}": run["peak_memory_mib"] for copies, run in runs.items()}
-        result[allocator] = {"before_mib": runs[1]["memory_before_mib"], "peak_mib": peaks}
+        result[role] = {"before_mib": runs[1]["memory_before_mib"], "peak_mib": peaks}
     return result
 
 
@@ -308,7 +317,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_versions(arguments: argparse.Namespace) -> dict[str, Any]:
-    ours = {name: importlib.metadata.version(name) for name in ("sentencepiece", "numpy", "zstandard")}
+    ours = {name: importlib.metadata.version(name) for name in ("sentencepiece", "gigatoken", "numpy", "zstandard")}
     peers = read_peer_versions(arguments.peers_python) if arguments.peers_python else {}
     if arguments.megatron:
         text = (arguments.megatron / "megatron" / "core" / "package_info.py").read_text()

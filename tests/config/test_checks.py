@@ -158,6 +158,12 @@ CASES = [
         "'corpus.sources.code.steps' = 'odd' is no list of 'corpus.steps'. There are: code, prose.",
     ),
     (
+        [*CODE, "corpus.tokenizer.accelerator=gigatoken", "corpus.tokenizer.algorithm=unigram"],
+        2,
+        "'corpus.tokenizer.accelerator' = 'gigatoken' reads no tokenizer of 'corpus.tokenizer.algorithm' = 'unigram'. "
+        "Set it to null, or the algorithm to bpe.",
+    ),
+    (
         ["model.vocab_size=500", *CODE],
         0,
         "'model.vocab_size' = 500 differs from 'corpus.tokenizer.vocab_size' = 32768. Leave it out, or set both to the "

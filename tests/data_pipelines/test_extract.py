@@ -131,7 +131,7 @@ def test_equal_values_have_equal_fingerprints_and_others_others() -> None:
 
 PARENT = """
 import concurrent.futures, multiprocessing, os, time
-from data_pipelines.extract import end_with_parent
+from data_pipelines.worker_process import end_with_parent
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")

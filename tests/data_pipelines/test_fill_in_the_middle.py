@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.document import Document, identify
+from data_pipelines.encode import is_validation
 from data_pipelines.fill_in_the_middle import MIDDLE, PREFIX, SUFFIX, Part, rearrange, restore
 from data_pipelines.train_tokenizer import train_tokenizer
-from data_pipelines.write_shards import is_validation, write_shards
+from data_pipelines.write_shards import write_shards
 from llmtrain.config.corpus import FillInTheMiddle, TokenizerConfig
 from llmtrain.errors import DataError
 from llmtrain.shards.manifest import ShardManifest
@@ -29,7 +30,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return train_tokenizer({"code": lambda: iter(TEXTS)}, config, tmp_path_factory.mktemp("t") / "tokenizer")
 
 
-def write(folder: Path, tokenizer: Tokenizer, config: FillInTheMiddle | None, threads: int) -> dict[str, ShardManifest]:
+def write(folder: Path, tokenizer: Tokenizer, config: FillInTheMiddle | None, workers: int) -> dict[str, ShardManifest]:
     return write_shards(
         DOCUMENTS,
         folder,
@@ -39,7 +40,7 @@ def write(folder: Path, tokenizer: Tokenizer, config: FillInTheMiddle | None, th
         provenance={},
         validation_fraction=0.1,
         shard_tokens=20_000,
-        threads=threads,
+        workers=workers,
         fill_in_the_middle=config,
     )
 
@@ -97,7 +98,7 @@ def test_the_rates_hold_and_every_place_is_cut() -> None:
 
 
 def test_undoing_it_gives_the_documents_back_and_validation_is_untouched(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    write(tmp_path, tokenizer, ALWAYS, threads=2)
+    write(tmp_path, tokenizer, ALWAYS, workers=2)
     train = [document.text for document in DOCUMENTS if not is_validation(document.id, 0.1)]
     rows = [split_at_sentinels(ids[1:-1], tokenizer) for ids in read_documents_ids(tmp_path / "train")]
     assert all(parts[0] == PREFIX for parts in rows)
@@ -108,7 +109,7 @@ def test_undoing_it_gives_the_documents_back_and_validation_is_untouched(tokeniz
 
 
 def test_each_part_is_encoded_by_itself(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    write(tmp_path, tokenizer, ALWAYS, threads=1)
+    write(tmp_path, tokenizer, ALWAYS, workers=1)
     train = [document for document in DOCUMENTS if not is_validation(document.id, 0.1)]
     for document, found in zip(train, read_documents_ids(tmp_path / "train"), strict=True):
         expected = [tokenizer.bos_id]
@@ -120,10 +121,10 @@ def test_each_part_is_encoded_by_itself(tokenizer: Tokenizer, tmp_path: Path) ->
 def test_the_shards_do_not_depend_on_threads(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = write(tmp_path / "one", tokenizer, FillInTheMiddle(), threads=1)
+    one = write(tmp_path / "one", tokenizer, FillInTheMiddle(), workers=1)
     monkeypatch.setattr("data_pipelines.write_shards._BATCH_CHARACTERS", 2000)
-    assert write(tmp_path / "many", tokenizer, FillInTheMiddle(), threads=3) == one
-    assert write(tmp_path / "plain", tokenizer, None, threads=1) != one
+    assert write(tmp_path / "many", tokenizer, FillInTheMiddle(), workers=3) == one
+    assert write(tmp_path / "plain", tokenizer, None, workers=1) != one
 
 
 def test_text_that_spells_sentinels_stays_text_in_both_tokenizers(tokenizer: Tokenizer) -> None:

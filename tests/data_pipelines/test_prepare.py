@@ -17,10 +17,10 @@ from rich.console import Console
 
 from data_pipelines import prepare as prepare_module
 from data_pipelines.document import identify, read_documents
+from data_pipelines.encode import is_validation
 from data_pipelines.prepare import extract_share, prepare
 from data_pipelines.stages import Stages
 from data_pipelines.verify import verify_data
-from data_pipelines.write_shards import is_validation
 from llmtrain.config.loader import load_config
 from llmtrain.errors import ConfigError, DataError, MemoryExhaustedError
 from llmtrain.process.folder_lock import locked_folder
@@ -299,6 +299,17 @@ def test_a_redone_stage_that_was_killed_does_not_count_for_its_old_settings(
         assert digest(own) != digest(prepared)
         assert "web" in run(project, own), lost
         assert digest(own) == digest(prepared)
+
+
+def test_an_accelerator_changes_nothing(project: Path, own: Path) -> None:
+    before = digest(own)
+    told = run(project, own, "corpus.tokenizer.accelerator=gigatoken")
+    assert (
+        told.count("up to date") == told.count("\n") - 1 == 5
+    )  # the tokenizer and the shards of four sources; the report
+    shutil.rmtree(own / "shards")
+    assert "done again" in run(project, own, "corpus.tokenizer.accelerator=gigatoken", "corpus.workers=1")
+    assert digest(own) == before
 
 
 def test_damaged_output_is_made_again(own: Path, prepared: Path, project: Path) -> None:

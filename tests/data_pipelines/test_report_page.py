@@ -65,7 +65,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         provenance={},
         validation_fraction=0.2,
         shard_tokens=1_000_000,
-        threads=1,
+        workers=1,
     )
     return render_page("small & odd", {"code": ROW}, folder)
 

@@ -5,9 +5,10 @@ import pytest
 from typer.testing import CliRunner
 
 from data_pipelines.document import Document, identify
+from data_pipelines.encode import is_validation
 from data_pipelines.show import show_document, show_sample, show_token
 from data_pipelines.train_tokenizer import train_tokenizer
-from data_pipelines.write_shards import is_validation, write_shards
+from data_pipelines.write_shards import write_shards
 from llmtrain.__main__ import app
 from llmtrain.config.corpus import TokenizerConfig
 from llmtrain.errors import ConfigError, DataError
@@ -28,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     told: dict[str, Any] = {"licence": "PSF-2.0", "provenance": {}, "validation_fraction": 0.2}
     for source, documents in (("code", DOCUMENTS), ("web", DOCUMENTS[:100])):
         write_shards(
-            documents, data / "shards" / source, tokenizer, source=source, shard_tokens=5000, threads=1, **told
+            documents, data / "shards" / source, tokenizer, source=source, shard_tokens=5000, workers=1, **told
         )
     return data
 

@@ -28,7 +28,7 @@ def make(folder: Path, vocab_size: int = 400) -> None:
     documents = [Document(text, "lib.py", "PSF-2.0", "python", identify(text)) for text in DOCUMENTS]
     for source in ("code", "text"):
         write_shards(
-            documents, folder / "shards" / source, tokenizer, source=source, shard_tokens=20_000, threads=1, **settings
+            documents, folder / "shards" / source, tokenizer, source=source, shard_tokens=20_000, workers=1, **settings
         )
 
 

@@ -1,4 +1,5 @@
 import io
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,11 @@ import pytest
 import sentencepiece
 
 from data_pipelines.document import Document, identify
+from data_pipelines.encode import is_validation
 from data_pipelines.train_tokenizer import _SETTINGS, _make_sums_exact, train_tokenizer
-from data_pipelines.write_shards import is_validation, write_shards
+from data_pipelines.write_shards import write_shards
 from llmtrain.config.corpus import TokenizerConfig
-from llmtrain.errors import DataError
+from llmtrain.errors import DataError, MemoryExhaustedError
 from llmtrain.shards.reader import ShardedTokens, open_data
 from llmtrain.tokenizer.fast_conversion import PROBES
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
@@ -44,6 +46,14 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return train_tokenizer({"code": lambda: iter(DOCUMENTS)}, config, tmp_path_factory.mktemp("t") / "tokenizer")
 
 
+@pytest.fixture(scope="module")
+def unigram() -> Tokenizer:
+    model = io.BytesIO()
+    settings = _SETTINGS | {"vocab_size": 600, "model_type": "unigram"}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(DOCUMENTS[::8]), model_writer=model, **settings)
+    return Tokenizer(model.getvalue())
+
+
 def as_documents(texts: Iterable[str]) -> Iterator[Document]:
     for number, text in enumerate(texts):
         yield Document(text, f"lib/{number}.py", "PSF-2.0", "python", identify(text))
@@ -74,7 +84,7 @@ def decode_documents(folder: Path, tokenizer: Tokenizer) -> list[str]:
 def test_every_document_is_in_exactly_one_split_as_it_was(tokenizer: Tokenizer, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write_shards(
-        as_documents(DOCUMENTS), tmp_path, tokenizer, threads=2, progress=lambda *row: seen.append(row), **SETTINGS
+        as_documents(DOCUMENTS), tmp_path, tokenizer, workers=2, progress=lambda *row: seen.append(row), **SETTINGS
     )
     train = decode_documents(tmp_path / "train", tokenizer)
     validation = decode_documents(tmp_path / "validation", tokenizer)
@@ -85,13 +95,16 @@ def test_every_document_is_in_exactly_one_split_as_it_was(tokenizer: Tokenizer, 
     assert sum(characters for _, characters in seen) == sum(map(len, DOCUMENTS))
 
 
-def test_the_shards_do_not_depend_on_threads_and_batches(
+def test_the_shards_do_not_depend_on_workers_batches_and_accelerator(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = write_shards(as_documents(DOCUMENTS), tmp_path / "one", tokenizer, threads=1, **SETTINGS)
+    one = write_shards(as_documents(DOCUMENTS), tmp_path / "one", tokenizer, workers=1, **SETTINGS)
     monkeypatch.setattr("data_pipelines.write_shards._BATCH_CHARACTERS", 3000)
-    many = write_shards(as_documents(DOCUMENTS), tmp_path / "many", tokenizer, threads=3, **SETTINGS)
-    assert one == many
+    for accelerator in (None, "gigatoken"):
+        many = write_shards(
+            as_documents(DOCUMENTS), tmp_path / "many", tokenizer, workers=3, accelerator=accelerator, **SETTINGS
+        )
+        assert one == many
 
 
 def test_few_texts_are_in_memory_at_a_time(
@@ -111,9 +124,9 @@ def test_few_texts_are_in_memory_at_a_time(
         nonlocal written
         written += documents
 
-    write_shards(as_documents(texts()), tmp_path, tokenizer, threads=2, progress=note, **SETTINGS)
+    write_shards(as_documents(texts()), tmp_path, tokenizer, workers=2, progress=note, **SETTINGS)
     assert read == written == len(DOCUMENTS)
-    assert most <= 2 * 3 + 1  # threads, batches under way in each; the one that is being read
+    assert most <= 2 * 3 + 1  # workers, batches under way in each; the one that is being read
 
 
 @pytest.mark.parametrize("settings", [{"model_type": "bpe"}, {"model_type": "unigram"}, SPANS_WORDS, ADDS_PREFIX])
@@ -124,14 +137,41 @@ def test_the_ids_are_those_of_the_whole_text(settings: dict[str, Any], tmp_path:
     )
     tokenizer = Tokenizer(_make_sums_exact(model.getvalue()))
     texts = [*PROBES, *SPACES, *DOCUMENTS]
-    write_shards(as_documents(texts), tmp_path, tokenizer, threads=2, **SETTINGS)
+    write_shards(as_documents(texts), tmp_path, tokenizer, workers=2, **SETTINGS)
     for split in ("train", "validation"):
         chosen = [text for text in texts if is_held_out(text) == (split == "validation")]
         assert read_ids(tmp_path / split) == [tokenizer.encode(text) for text in chosen]
 
 
+def test_the_accelerated_ids_are_those_of_the_whole_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = [*PROBES, *SPACES, *DOCUMENTS]
+    write_shards(as_documents(texts), tmp_path, tokenizer, workers=1, accelerator="gigatoken", **SETTINGS)
+    for split in ("train", "validation"):
+        chosen = [text for text in texts if is_held_out(text) == (split == "validation")]
+        assert read_ids(tmp_path / split) == [tokenizer.encode(text) for text in chosen]
+
+
+def test_an_accelerator_that_a_worker_cannot_use_is_refused(
+    tmp_path: Path, unigram: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_pipelines.write_shards._BATCH_CHARACTERS", 3000)
+    with pytest.raises(DataError, match="accelerator = gigatoken: it does not read tokenizer"):
+        write_shards(as_documents(DOCUMENTS), tmp_path, unigram, workers=2, accelerator="gigatoken", **SETTINGS)
+    assert list(tmp_path.rglob("manifest.json")) == []
+
+
+def test_a_worker_that_the_system_ends_is_explained(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_pipelines.write_shards._BATCH_CHARACTERS", 3000)
+    monkeypatch.setattr("data_pipelines.write_shards._start_worker", os._exit)
+    with pytest.raises(MemoryExhaustedError, match=r"corpus\.workers = 2: the system ended a worker.*Set fewer"):
+        write_shards(as_documents(DOCUMENTS), tmp_path, tokenizer, workers=2, **SETTINGS)
+    assert list(tmp_path.rglob("manifest.json")) == []
+
+
 def test_the_manifest_tells_what_the_shards_are(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    write_shards(as_documents(DOCUMENTS), tmp_path / "shards" / "code", tokenizer, threads=1, **SETTINGS)
+    write_shards(as_documents(DOCUMENTS), tmp_path / "shards" / "code", tokenizer, workers=1, **SETTINGS)
     opened = open_data(tmp_path, "train")["code"]
     opened.verify()
     assert opened.manifest.tokenizer_sha256 == tokenizer.sha256
@@ -144,7 +184,7 @@ def test_a_split_without_documents_is_refused(tokenizer: Tokenizer, tmp_path: Pa
             as_documents(text for text in DOCUMENTS if not is_held_out(text)),
             tmp_path,
             tokenizer,
-            threads=1,
+            workers=1,
             **SETTINGS,
         )
 
@@ -157,5 +197,5 @@ def test_a_full_disk_names_the_folder_and_leaves_no_manifest(
 
     monkeypatch.setattr("llmtrain.shards.writer.os.fsync", fail)
     with pytest.raises(DataError, match=r"No space left on device.*Free some space"):
-        write_shards(as_documents(DOCUMENTS), tmp_path, tokenizer, threads=1, **SETTINGS)
+        write_shards(as_documents(DOCUMENTS), tmp_path, tokenizer, workers=1, **SETTINGS)
     assert list(tmp_path.rglob("manifest.json")) == []

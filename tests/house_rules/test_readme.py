@@ -42,9 +42,12 @@ def render_speed() -> str:
         "datatrove": "datatrove's `DocumentTokenizer`",
         "megatron_fast": "Megatron-LM's `preprocess_data_fast.py` (gigatoken)",
     }
+    encoders = {"llmtrain": "", "llmtrain_fast": " with `accelerator: gigatoken`"}
     rows += [
-        f"| tokenizing into shards beside {name} | {tokenize['ratios'][f'llmtrain_over_{peer}']:.2f} x |"
+        f"| tokenizing into shards{encoder} beside {name} | {ratio:.2f} x |"
+        for own, encoder in encoders.items()
         for peer, name in peers.items()
+        if (ratio := tokenize["ratios"].get(f"{own}_over_{peer}")) is not None
     ]
     tokens = statistics.median(loader["load"]["batch_16"]["tokens_per_second"]["concatenate"])
     rows.append(f"| loader, one process and one thread | {tokens / 1e6:.0f} million tokens/s |")

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     told: dict[str, Any] = {"licence": "PSF-2.0", "provenance": {}, "validation_fraction": 0.1}
     for source, documents in (("code", DOCUMENTS[:200]), ("web", DOCUMENTS[200:])):
         write_shards(
-            documents, data / "shards" / source, tokenizer, source=source, shard_tokens=3000, threads=1, **told
+            documents, data / "shards" / source, tokenizer, source=source, shard_tokens=3000, workers=1, **told
         )
     return data
 

@@ -23,10 +23,11 @@ from fsspec.registry import known_implementations
 from moto.server import ThreadedMotoServer
 
 from data_pipelines.document import Document, read_documents
-from data_pipelines.extract import READERS, end_with_parent, extract_unit
+from data_pipelines.extract import READERS, extract_unit
 from data_pipelines.sources import documents, storage, web
 from data_pipelines.sources.storage import find_stored, is_address, open_file, redact
 from data_pipelines.sources.unit import Unit, find_files, read_file
+from data_pipelines.worker_process import end_with_parent
 from llmtrain.config.corpus import DocumentsSource, WebSource
 from llmtrain.errors import DataError
 
