@@ -1,11 +1,16 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from llmtrain.errors import MemoryExhaustedError
-from llmtrain.stages.pretrain_parts import explain_memory
+from llmtrain.errors import MemoryExhaustedError, ParallelError
+from llmtrain.stages.pretrain_parts import check_ranks_agree, explain_memory
+from llmtrain.stages.training_data import TrainingData
 from tests.helpers.configs import load_tiny_config
+from tests.helpers.ranks import run_ranks
 
 MESSAGE = (
     r"^out of memory with batch\.micro_batch_size = 2, batch\.sequence_length = 16, parallel\.zero_stage = 1: "
