@@ -233,8 +233,8 @@ def test_a_state_that_is_saved_already_is_not_written_again(attempts: tuple[Path
 def resume_with_whole_weights_within_groups(folder: Path) -> tuple[list[float], list[float]]:
     """Losses of steps 4 to 6 under ZeRO++'s hierarchical partitioning, and of a run resumed after step 3."""
     prepare_deepspeed(torch.device("cpu"))
-    overrides = ("parallel.zero_stage=3", "parallel.hierarchical_partition_size=2")
-    overrides += ("parallel.zero3_persistent_parameters_below=0",)
+    overrides = ["parallel.zero_stage=3", "parallel.hierarchical_partition_size=2"]
+    overrides += ["parallel.zero3_persistent_parameters_below=0"]
     first = Attempt(folder, *overrides)
     first.train(0, 3)
     first.saver.save(first.engine, 3)
