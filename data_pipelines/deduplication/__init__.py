@@ -1,0 +1,1 @@
+"""Repeats within and across sources: exact documents, near duplicates, paragraphs; at any size."""
