@@ -13,11 +13,14 @@ from data_pipelines.account import Account
 from data_pipelines.cleaning.mend import mend
 from data_pipelines.cleaning.steps import build_steps, describe_step
 from data_pipelines.cleaning.subject import Subject
+from data_pipelines.deduplication.columns import has_runs, write_columns
+from data_pipelines.deduplication.signatures import SIGNATURE_VERSION
 from data_pipelines.document import Document, identify, write_documents
 from data_pipelines.sources import code, code_records, documents, web, wikipedia
 from data_pipelines.sources.packages import name_origin
 from data_pipelines.sources.unit import Unit
 from llmtrain.config.cleaning import StepConfig
+from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.shards.manifest import write_atomically
 
 # Raised when the text that a reader or the cleaning makes of the same input changes.
@@ -40,27 +43,32 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def fingerprint_unit(unit: Unit, steps: Sequence[StepConfig]) -> str:
+def fingerprint_unit(unit: Unit, steps: Sequence[StepConfig], deduplicate: DeduplicateConfig) -> str:
     """Changes when the input, its configuration or the code that reads it change."""
-    return fingerprint(EXTRACT_VERSION, asdict(unit), unit.describe_inputs(), list(map(describe_step, steps)))
+    versions, repeats = (EXTRACT_VERSION, SIGNATURE_VERSION), deduplicate.model_dump()
+    return fingerprint(versions, asdict(unit), unit.describe_inputs(), list(map(describe_step, steps)), repeats)
 
 
-def extract_unit(unit: Unit, steps: Sequence[StepConfig], part: Path) -> Account:
+def extract_unit(
+    unit: Unit, steps: Sequence[StepConfig], part: Path, columns: Path, deduplicate: DeduplicateConfig
+) -> Account:
     """Read, mend and clean one unit; does nothing when its part is there already.
 
     Args:
         unit: input files.
         steps: the cleaning of its source.
         part: file of documents to write; its account lies beside it and is written last.
+        columns: stem of the files that deduplication needs.
+        deduplicate: says what it needs.
 
     Raises:
         DataError: an input is damaged, or the part could not be written.
     """
     account_path = part.with_suffix(".json")
-    if account_path.exists() and part.exists():
+    if account_path.exists() and part.exists() and has_runs(columns):
         return Account.from_json(json.loads(account_path.read_text(encoding="utf-8")))
     account, started = Account(), time.process_time()
-    write_documents(part, _clean(unit, steps, account))
+    write_documents(part, write_columns(_clean(unit, steps, account), columns, deduplicate))
     account.seconds = time.process_time() - started
     write_atomically(account_path, json.dumps(account.to_json(), ensure_ascii=False).encode())
     return account

@@ -1,8 +1,9 @@
 """Section `corpus`: raw text -> documents -> tokenizer -> shards, each stage resumable and done once.
 
     list     units of every source (crawls the site of pydoc if asked to)
-    extract  read, mend, judge                  parallel over units         work/SOURCE/UNIT.jsonl.zst
-    dedup    exact, over all sources            one pass, in order          documents/SOURCE.jsonl.zst
+    extract  read, mend, judge, sign            parallel over units         work/SOURCE/UNIT.jsonl.zst, signatures/
+    decide   what repeats, over all sources     parallel over hashes        work/repeats
+    dedup    leave out what repeats             one pass, in order          documents/SOURCE.jsonl.zst
     train    the tokenizer                                                  tokenizer/
     write    token shards, train and validation                             shards/SOURCE/{train,validation}
     report   what was kept and dropped, and why                             report.html, report.md, report.json
@@ -13,7 +14,7 @@ not depend on the number of workers.
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
@@ -24,7 +25,9 @@ from pathlib import Path
 from rich.console import Console
 
 from data_pipelines.account import Account
-from data_pipelines.deduplicate import SeenTexts
+from data_pipelines.deduplication.apply import apply_verdict, describe_clusters, find_origins, name_survivors
+from data_pipelines.deduplication.columns import has_runs, read_runs
+from data_pipelines.deduplication.decide import Verdict, decide
 from data_pipelines.document import read_documents, write_documents
 from data_pipelines.extract import extract_unit, fingerprint, fingerprint_unit
 from data_pipelines.progress import show_stage
@@ -48,6 +51,7 @@ from llmtrain.config.corpus import (
     WikipediaSource,
 )
 from llmtrain.config.data import DataConfig
+from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.config.root import Config
 from llmtrain.errors import ConfigError, DataError, MemoryExhaustedError
 from llmtrain.process.folder_lock import locked_folder
@@ -130,8 +134,8 @@ def list_units(name: str, source: SourceConfig, downloads: Path) -> list[Unit]:
             return documents.list_units(name, source)
 
 
-_Job = tuple[Unit, list[StepConfig], Path]
-"""A unit, its cleaning, and the part to write."""
+_Job = tuple[Unit, list[StepConfig], Path, Path, DeduplicateConfig]
+"""A unit, its cleaning, the part to write, and the columns to write for deduplication."""
 
 
 class _Preparation:
@@ -148,15 +152,13 @@ class _Preparation:
 
     def make_documents(self) -> None:
         """Extract and deduplicate every source."""
-        units = self._units = self._list_units()
+        units = self._list_units()
         self._extract(self._list_jobs(units))
-        seen = SeenTexts()
-        for name, own in units.items():
-            if self._has_documents(name):
-                seen.remember(read_documents(self._document_path(name)))
-            else:
-                self._deduplicate(name, own, seen)
+        missing = [name for name in units if not self._has_documents(name)]
+        if missing:
+            self._deduplicate(missing, self._decide(missing))
         shutil.rmtree(self._folder / "work", ignore_errors=True)
+        self._remove_stale_columns()
 
     def extract_share(self, task: int, tasks: int) -> None:
         """Extract every `tasks`-th unit, the largest first, so that shares are about equal."""
@@ -207,16 +209,16 @@ class _Preparation:
             name: list(dict.fromkeys(list_units(name, source, self._folder / "downloads")))
             for name, source in self._corpus.sources.items()
         }
-        before = ""
+        self._units, before = units, ""
         for name, own in units.items():
-            prints = [fingerprint_unit(unit, self._steps(name)) for unit in own]
+            prints = [self._unit_print(name, unit) for unit in own]
             before = self._documents_print[name] = fingerprint("documents", before, name, prints)
         return units
 
     def _list_jobs(self, units: dict[str, list[Unit]]) -> list[_Job]:
         """What has to be extracted, the largest units first."""
         jobs = [
-            (sum(size for _, size, _ in unit.describe_inputs()), (unit, self._steps(name), self._part_path(name, unit)))
+            (_input_bytes(unit), self._job(name, unit))
             for name, own in units.items()
             if not self._has_documents(name)
             for unit in own
@@ -245,14 +247,36 @@ class _Preparation:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _deduplicate(self, name: str, units: list[Unit], seen: SeenTexts) -> None:
-        parts = [self._part_path(name, unit) for unit in units]
+    def _decide(self, missing: list[str]) -> dict[str, Verdict]:
+        """What becomes of the documents of all sources up to the last one that is missing."""
+        names = list(self._units)[: list(self._units).index(missing[-1]) + 1]
+        runs = {
+            name: [run for unit in self._units[name] for run in read_runs(self._columns_path(name, unit))]
+            for name in names
+        }
+        folder = self._folder / "work" / "repeats" / self._documents_print[names[-1]]
+
+        def follow(done: Iterable[None], count: int) -> Iterator[None]:
+            with show_stage(self._console, "find repeats", count, "ranges of hashes") as advance:
+                for _ in done:
+                    advance(1)
+                    yield
+
+        return decide(runs, self._corpus.deduplicate, folder, self._workers, follow)
+
+    def _deduplicate(self, missing: list[str], verdicts: dict[str, Verdict]) -> None:
+        for name in missing:
+            self._write_documents(name, verdicts[name])
+
+    def _write_documents(self, name: str, verdict: Verdict) -> None:
+        units = self._units[name]
+        jobs = [self._job(name, unit) for unit in units]
         extracted, kept = Account(), Account()
-        for unit, part in zip(units, parts, strict=True):
-            extracted.add(extract_unit(unit, self._steps(name), part))
+        for job in jobs:
+            extracted.add(extract_unit(*job))
         with show_stage(self._console, f"deduplicate {name}", extracted.documents, "documents") as advance:
-            everything = (document for part in parts for document in read_documents(part))
-            unique = seen.filter(everything, kept)
+            everything = (document for _, _, part, _, _ in jobs for document in read_documents(part))
+            unique = apply_verdict(everything, verdict, self._corpus.deduplicate.paragraphs, kept)
             self._stages.start(f"documents/{name}")
             write_documents(self._document_path(name), unique)
             advance(extracted.documents)
@@ -262,12 +286,16 @@ class _Preparation:
                 f"corpus.sources.{name}: not one document is left; dropped: {dropped}. Look at its steps and at "
                 "the paths."
             )
+        places = [*verdict.samples.values(), *(place for _, place in verdict.largest)]
+        origins = find_origins(places, {source: self._document_path(source) for source in self._units})
+        name_survivors(kept, origins)
         kept.dropped += extracted.dropped
         kept.changed += extracted.changed
         kept.samples |= extracted.samples
         kept.seconds = extracted.seconds
         result = kept.to_json() | {"units": len(units), "input_bytes": sum(map(_input_bytes, units))}
         result["licences"] = sorted(extracted.licences)
+        result["clusters"] = describe_clusters(verdict, origins)
         self._stages.finish(f"documents/{name}", self._documents_print[name], result)
 
     def _write_source(self, name: str, folder: Path, tokenizer: Tokenizer, own_print: str) -> None:
@@ -323,7 +351,11 @@ class _Preparation:
 
     def _has_documents(self, name: str) -> bool:
         is_finished = self._stages.is_finished(f"documents/{name}", self._documents_print[name])
-        return is_finished and self._document_path(name).exists()
+        return (
+            is_finished
+            and self._document_path(name).exists()
+            and all(has_runs(self._columns_path(name, unit)) for unit in self._units[name])
+        )
 
     def _reader(self, name: str) -> Callable[[], Iterator[str]]:
         return lambda: (document.text for document in read_documents(self._document_path(name)))
@@ -338,8 +370,23 @@ class _Preparation:
     def _document_path(self, name: str) -> Path:
         return self._folder / "documents" / f"{name}.jsonl.zst"
 
-    def _part_path(self, name: str, unit: Unit) -> Path:
-        return self._folder / "work" / name / f"{fingerprint_unit(unit, self._steps(name))}.jsonl.zst"
+    def _unit_print(self, name: str, unit: Unit) -> str:
+        return fingerprint_unit(unit, self._steps(name), self._corpus.deduplicate)
+
+    def _columns_path(self, name: str, unit: Unit) -> Path:
+        return self._folder / "signatures" / name / self._unit_print(name, unit)
+
+    def _job(self, name: str, unit: Unit) -> _Job:
+        part = self._folder / "work" / name / f"{self._unit_print(name, unit)}.jsonl.zst"
+        return unit, self._steps(name), part, self._columns_path(name, unit), self._corpus.deduplicate
+
+    def _remove_stale_columns(self) -> None:
+        """Remove columns of units that are in no source any more."""
+        for name in _subfolders(self._folder / "signatures"):
+            prints = {self._unit_print(name, unit) for unit in self._units.get(name, [])}
+            for path in (self._folder / "signatures" / name).glob("*.npy"):
+                if path.name.partition(".")[0] not in prints:
+                    path.unlink()
 
 
 def _input_bytes(unit: Unit) -> int:

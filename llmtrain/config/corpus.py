@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from llmtrain.config.cleaning import BoundsStep, StepConfig
+from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.config.section import Name, PositiveInt, Section
 
 
@@ -129,6 +130,8 @@ class CorpusConfig(Section):
     """Raw text by source name; the names appear in the mixture and in the metrics (`data/loss_<source>`)."""
     steps: dict[Name, list[StepConfig]] = {"prose": [BoundsStep(name="bounds")], "code": [BoundsStep(name="bounds")]}
     """Cleaning of each class of text: a list of steps, done in this order; `steps` of a source names the list."""
+    deduplicate: DeduplicateConfig = DeduplicateConfig()
+    """Repeats that are taken out, within and across sources."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """Tokenizer training."""
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01

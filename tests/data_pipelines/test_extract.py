@@ -13,9 +13,11 @@ from data_pipelines.document import identify, read_documents
 from data_pipelines.extract import extract_unit, fingerprint, fingerprint_unit
 from data_pipelines.sources.unit import CodeRules, Unit
 from llmtrain.config.cleaning import BoundsStep
+from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.errors import DataError
 
 STEPS = [BoundsStep(name="bounds", min_characters=10)]
+DEDUPLICATE = DeduplicateConfig()
 
 
 def write_unit(folder: Path, **files: bytes) -> Unit:
@@ -29,7 +31,7 @@ def test_documents_are_mended_judged_and_accounted_for(tmp_path: Path) -> None:
     short = {f"short{number}": b"x = %d\n" % number for number in range(5)}
     unit = write_unit(tmp_path / "src", good=b"print('a long line')  \r\n", nul=b"\0", **short)
     part = tmp_path / "part.jsonl.zst"
-    account = extract_unit(unit, STEPS, part)
+    account = extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE)
     (document,) = read_documents(part)
     assert (document.text, document.origin, document.licence) == ("print('a long line')\n", "src/good.py", "MIT")
     assert document.id == identify(document.text)
@@ -44,10 +46,10 @@ def test_documents_are_mended_judged_and_accounted_for(tmp_path: Path) -> None:
 def test_a_finished_part_is_not_made_again(tmp_path: Path) -> None:
     unit = write_unit(tmp_path / "src", a=b"print('a long line')\n")
     part = tmp_path / "part.jsonl.zst"
-    first = extract_unit(unit, STEPS, part)
+    first = extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE)
     before = part.stat()
     Path(unit.files[0]).unlink()
-    assert extract_unit(unit, STEPS, part) == first
+    assert extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE) == first
     assert part.stat() == before
 
 
@@ -55,9 +57,9 @@ def test_a_finished_part_is_not_made_again(tmp_path: Path) -> None:
 def test_a_part_without_its_account_or_an_account_without_its_part_is_made_again(tmp_path: Path, missing: str) -> None:
     unit = write_unit(tmp_path / "src", a=b"print('a long line')\n")
     part = tmp_path / "part.jsonl.zst"
-    first = extract_unit(unit, STEPS, part)
+    first = extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE)
     (tmp_path / missing).unlink()
-    again = extract_unit(unit, STEPS, part)
+    again = extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE)
     assert (again.documents, again.characters, again.dropped) == (first.documents, first.characters, first.dropped)
     assert (tmp_path / missing).exists()
 
@@ -68,7 +70,7 @@ def test_a_file_name_that_is_no_utf_8_is_written_readably(tmp_path: Path) -> Non
     (tmp_path / os.fsdecode(b"\xff.py")).write_bytes(b"short\n")
     files = (str(tmp_path / name), str(tmp_path / os.fsdecode(b"\xff.py")))
     part = tmp_path / "part.jsonl.zst"
-    account = extract_unit(Unit("code", str(tmp_path), files, "MIT"), STEPS, part)
+    account = extract_unit(Unit("code", str(tmp_path), files, "MIT"), STEPS, part, tmp_path / "columns", DEDUPLICATE)
     assert [document.origin for document in read_documents(part)] == [f"{tmp_path.name}/caf\\udce9.py"]
     assert account.samples == {"too_short": [f"{tmp_path.name}/\\udcff.py: 'short\\n'"]}
 
@@ -95,7 +97,7 @@ def test_a_damaged_input_leaves_no_part(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a long enough text"}\nbroken\n')
     unit = Unit("documents", "", (str(tmp_path / "a.jsonl"),), "MIT", "text", "train")
     with pytest.raises(DataError, match=r"a\.jsonl: line 2 is not a record in JSON"):
-        extract_unit(unit, STEPS, tmp_path / "work" / "part.jsonl.zst")
+        extract_unit(unit, STEPS, tmp_path / "work" / "part.jsonl.zst", tmp_path / "columns", DEDUPLICATE)
     assert list((tmp_path / "work").iterdir()) == []
 
 
@@ -109,19 +111,19 @@ def test_a_full_disk_leaves_no_part_and_the_next_try_succeeds(tmp_path: Path, mo
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fill_disk)
         with pytest.raises(DataError, match=r"part\.jsonl\.zst: could not be written: .*No space left"):
-            extract_unit(unit, STEPS, part)
+            extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE)
     assert list(part.parent.iterdir()) == []
-    assert extract_unit(unit, STEPS, part).documents == 1
+    assert extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE).documents == 1
 
 
 def test_the_fingerprint_follows_the_input_and_the_rules(tmp_path: Path) -> None:
     unit = write_unit(tmp_path / "src", a=b"print('a long line')\n")
-    before = fingerprint_unit(unit, STEPS)
-    assert fingerprint_unit(unit, STEPS) == before
-    assert fingerprint_unit(unit, [BoundsStep(name="bounds", min_characters=11)]) != before
-    assert fingerprint_unit(Unit("code", unit.root, unit.files, "GPL-3.0"), STEPS) != before
+    before = fingerprint_unit(unit, STEPS, DEDUPLICATE)
+    assert fingerprint_unit(unit, STEPS, DEDUPLICATE) == before
+    assert fingerprint_unit(unit, [BoundsStep(name="bounds", min_characters=11)], DEDUPLICATE) != before
+    assert fingerprint_unit(Unit("code", unit.root, unit.files, "GPL-3.0"), STEPS, DEDUPLICATE) != before
     Path(unit.files[0]).write_bytes(b"print('another line')\n")
-    assert fingerprint_unit(unit, STEPS) != before
+    assert fingerprint_unit(unit, STEPS, DEDUPLICATE) != before
 
 
 def test_equal_values_have_equal_fingerprints_and_others_others() -> None:

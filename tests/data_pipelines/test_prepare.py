@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from data_pipelines import prepare as prepare_module
+from data_pipelines.deduplication.decide import Verdict, decide
 from data_pipelines.document import identify, read_documents
 from data_pipelines.encode import is_validation
 from data_pipelines.prepare import extract_share, prepare
@@ -28,6 +29,7 @@ from llmtrain.shards.reader import ShardedTokens
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 from llmtrain.tokenizer.special_tokens import CONTROL_SYMBOLS, UNKNOWN_ID
 from tests.helpers.configs import write_tiny_config
+from tests.helpers.texts import stdlib_texts
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 SPECIAL = "A user wrote <s>, </s>, <unk>, <pad>, <|user|> and <|end|>, number {}, as text: <|user|>hello<|end|></s>\n"
@@ -104,7 +106,8 @@ def read_shards(folder: Path) -> list[list[int]]:
 
 def test_the_folder_holds_documents_tokenizer_shards_and_report_and_nothing_else(prepared: Path) -> None:
     assert sorted(path.name for path in prepared.iterdir()) == [
-        "documents", "prepare.lock", "report.html", "report.json", "report.md", "shards", "stages.json", "tokenizer",
+        "documents", "prepare.lock", "report.html", "report.json", "report.md", "shards", "signatures", "stages.json",
+        "tokenizer",
     ]  # fmt: skip
     assert not list(prepared.rglob("*.tmp"))
     verify_data(prepared, Console(file=io.StringIO()))
@@ -201,7 +204,8 @@ def test_a_full_disk_at_any_stage_ends_with_a_message_and_a_rerun_continues(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     places = [
-        ("pathlib.Path.replace", r"documents/web\.jsonl\.zst"),
+        ("pathlib.Path.replace", "data"),
+        ("data_pipelines.document.zstandard.ZstdCompressor", r"documents/web\.jsonl\.zst"),
         ("data_pipelines.stages.write_atomically", "data"),
         ("data_pipelines.train_tokenizer.save_fast", "data"),
         ("llmtrain.shards.writer.ShardWriter._close_shard", "shards/web"),
@@ -229,8 +233,13 @@ def test_a_changed_source_redoes_what_depends_on_it_and_no_more(own: Path, proje
     assert not [name for name in ("web", "wikipedia", "code") if f"deduplicate {name}" in told]
     assert json.loads((own / "report.json").read_text())["own"]["dropped"] == {"duplicate": 1}
     after = times(own)
-    kept = [name for name in before if before[name] == after[name]]
-    assert kept == [f"documents/{name}.jsonl.zst" for name in ("code", "web", "wikipedia")]
+    kept = [name for name in before if before[name] == after.get(name)]
+    assert [name for name in kept if not name.startswith("signatures/")] == [
+        f"documents/{name}.jsonl.zst" for name in ("code", "web", "wikipedia")
+    ]
+    assert {name for name in before if name.startswith("signatures/")} - set(kept) == {
+        name for name in before if name.startswith("signatures/own/")
+    }
 
 
 def test_settings_of_the_shards_leave_documents_and_tokenizer(own: Path, project: Path) -> None:
@@ -253,12 +262,11 @@ def test_shares_done_by_tasks_are_gone_on_from(
     assert len(parts) == json.loads((prepared / "report.json").read_text())["code"]["units"] + 3
     made = {path: path.stat().st_mtime_ns for path in parts}
 
-    def deduplicate(*arguments: Any) -> None:
+    def check_and_decide(*arguments: Any) -> dict[str, Verdict]:
         assert {path: path.stat().st_mtime_ns for path in made} == made  # nothing is extracted again
-        original(*arguments)
+        return decide(*arguments)
 
-    original = prepare_module._Preparation._deduplicate
-    monkeypatch.setattr(prepare_module._Preparation, "_deduplicate", deduplicate)
+    monkeypatch.setattr(prepare_module, "decide", check_and_decide)
     run(project, folder)
     (folder / "downloads").rmdir()
     assert digest(folder) == digest(prepared)
@@ -432,3 +440,36 @@ def test_two_preparations_of_one_folder_do_not_meet(own: Path, project: Path) ->
     ):
         run(project, own)
     assert "up to date" in run(project, own)
+
+
+def test_repeats_within_and_across_sources_are_left_out_killed_or_not_with_any_number_of_workers(
+    project: Path, tmp_path: Path
+) -> None:
+    modules = [(STDLIB / "email" / f"{name}.py").read_text() for name in ("charset", "errors", "policy", "utils")]
+    near = [text.replace("the ", "this ", 2) for text in modules] + list(stdlib_texts())
+    (tmp_path / "near.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in near))
+    overrides = [
+        f"corpus.sources.own.paths=[{tmp_path}/near.jsonl]",
+        "corpus.deduplicate={near: {}, paragraphs: {}}",
+        "corpus.tokenizer.vocab_size=500",
+        "corpus.validation_fraction=0.45",
+    ]
+    told = run(project, tmp_path / "reference", *overrides)
+    assert "find repeats" in told
+    report = json.loads((tmp_path / "reference" / "report.json").read_text())
+    assert report["own"]["dropped"]["near_duplicate"] == 4
+    assert report["own"]["clusters"]["copies"] == {"0": 4}
+    assert [row["source"] for row in report["own"]["clusters"]["largest"]] == ["code"] * 4
+    assert "(like " + report["own"]["clusters"]["largest"][0]["origin"] in report["own"]["samples"]["near_duplicate"][0]
+    assert report["code"]["changed"]["duplicate_paragraphs"] > 0
+    folder = tmp_path / "killed"
+    command = ["-m", "llmtrain", "data", "prepare", str(project / "tiny.yaml"), f"data.folder={folder}", *overrides]
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    for name in ("signatures/code", "work/repeats", "documents/wikipedia.jsonl.zst"):
+        with subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.DEVNULL) as process:
+            while not (folder / name).exists() and process.poll() is None:
+                time.sleep(0.002)
+            process.kill()
+    run(project, folder, *overrides, "corpus.workers=1")
+    assert digest(folder) == digest(tmp_path / "reference")
+    assert json.loads((folder / "report.json").read_text())["own"]["samples"] == report["own"]["samples"]

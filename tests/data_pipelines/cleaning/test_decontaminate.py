@@ -13,6 +13,7 @@ from data_pipelines.cleaning.subject import Subject
 from data_pipelines.extract import fingerprint_unit
 from data_pipelines.sources.unit import Unit
 from llmtrain.config.cleaning import DecontaminateStep
+from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.errors import DataError
 
 VOCABULARY = [f"{first}{second}" for first in "bcdfghklmnprst" for second in ("al", "enta", "iro", "olm", "uns")]
@@ -136,11 +137,11 @@ def test_a_changed_evaluation_file_makes_another_fingerprint_and_another_answer(
     first, second = " ".join(make_text(1, 20)), " ".join(make_text(2, 20))
     path = write_items(tmp_path / "set.jsonl", first)
     config, unit = configure(path), Unit("documents", "", (), "MIT")
-    before = fingerprint_unit(unit, [config])
-    assert fingerprint_unit(unit, [config]) == before
+    before = fingerprint_unit(unit, [config], DeduplicateConfig())
+    assert fingerprint_unit(unit, [config], DeduplicateConfig()) == before
     assert judge(first, config) == CONTAMINATED
     write_items(path, second)
-    assert fingerprint_unit(unit, [config]) != before
+    assert fingerprint_unit(unit, [config], DeduplicateConfig()) != before
     assert (judge(first, config), judge(second, config)) == (None, CONTAMINATED)
     write_items(path, first)
-    assert fingerprint_unit(unit, [config]) == before
+    assert fingerprint_unit(unit, [config], DeduplicateConfig()) == before

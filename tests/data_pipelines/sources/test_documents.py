@@ -14,6 +14,7 @@ from data_pipelines.sources import compressed
 from data_pipelines.sources import documents as documents_module
 from data_pipelines.sources.documents import list_units, read_records, read_text_files
 from llmtrain.config.corpus import DocumentsSource
+from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.errors import DataError
 
 TEXTS = ["one\nwith a second line", "deux é", "three \u2028 and more"]
@@ -261,10 +262,10 @@ def test_names_that_lead_elsewhere_write_nothing_outside_of_the_part(tmp_path: P
     (tmp_path / "in" / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
     source = DocumentsSource(kind="documents", paths=[str(tmp_path / "in")], origin_field="url")
     part = tmp_path / "out" / "part.jsonl.zst"
-    account = extract_unit(list_units("own", source)[0], [], part)
+    account = extract_unit(list_units("own", source)[0], [], part, tmp_path / "columns", DeduplicateConfig())
     assert account.documents == 4
     assert [document.origin for document in read_documents(part)] == [record["url"] for record in records]
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+    assert sorted(path.name for path in tmp_path.rglob("*") if not path.name.startswith("columns.")) == [
         "a.jsonl",
         "in",
         "out",

@@ -29,6 +29,7 @@ from data_pipelines.sources.storage import find_stored, is_address, open_file, r
 from data_pipelines.sources.unit import Unit, find_files, read_file
 from data_pipelines.worker_process import end_with_parent
 from llmtrain.config.corpus import DocumentsSource, WebSource
+from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.errors import DataError
 
 RECORDS = [{"text": f"Text {number}.", "url": f"https://a.org/{number}"} for number in range(3)]
@@ -118,7 +119,7 @@ def test_spawned_workers_read_addresses(site: str, tmp_path: Path) -> None:
     units = web.list_units("web", WebSource(kind="web", paths=[f"{site}/crawl/a.html"]), tmp_path)
     part = tmp_path / "part.jsonl.zst"
     with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
-        account = pool.submit(extract_unit, units[0], [], part).result()
+        account = pool.submit(extract_unit, units[0], [], part, tmp_path / "columns", DeduplicateConfig()).result()
     assert account.documents == 1
     assert [(document.text, document.origin) for document in read_documents(part)] == [
         ("From afar\n", f"{site}/crawl/a.html")
