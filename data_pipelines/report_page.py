@@ -132,6 +132,7 @@ def _render_source(
         _render_bars("Hosts", row["domains"]),
         "</div>",
         _render_reasons("Why documents went", row["dropped"], row["samples"]),
+        _render_clusters(row.get("clusters", {})),
         _render_reasons("What steps changed", row["changed"], row["samples"]),
         _render_pieces(numbers),
         "<h3>Documents</h3>",
@@ -182,6 +183,18 @@ def _render_reasons(title: str, counts: Mapping[str, int], samples: Mapping[str,
         _render_details(reason, "\n".join(samples[reason])) for reason in sorted(counts) if samples.get(reason)
     )
     return f"{_render_bars(title, counts)}{details}"
+
+
+def _render_clusters(clusters: Mapping[str, Any]) -> str:
+    """How many documents of this source are repeats of one that stays."""
+    if not clusters.get("copies"):
+        return ""
+    rows = [
+        (html.escape(row["origin"]), html.escape(row["source"]), f"{row['dropped']:,}") for row in clusters["largest"]
+    ]
+    head = ("stays", "in source", "repeats that went")
+    histogram = _render_histogram("Repeats per document", {int(k): v for k, v in clusters["copies"].items()})
+    return f'<div class="grid">{histogram}</div><h3>Most repeated documents</h3>{_render_table(head, rows)}'
 
 
 def _render_details(summary: str, text: str) -> str:

@@ -27,6 +27,10 @@ ROW: dict[str, Any] = {
     "samples": {"too_short": ["a.py: 'x = <1>'"], "mask_personal_data": ["b.py: 'bob@example.org' -> '<email>'"]},
     "lengths": {"9": 10, "11": 20},
     "languages": {"python": 30},
+    "clusters": {
+        "copies": {"0": 8, "4": 2},
+        "largest": [{"dropped": 1_024, "source": "web", "origin": "<copied>.html"}],
+    },
     "domains": {f"host{number}.org": number for number in range(1, 21)},
 }
 
@@ -88,6 +92,13 @@ def test_the_page_tells_what_stages_told(page: str) -> None:
         assert told in text
     assert "host5.org" not in text
     assert "and 5 more" in text
+
+
+def test_documents_with_many_repeats_are_named(page: str) -> None:
+    assert "<td>&lt;copied&gt;.html</td><td>web</td><td>1,024</td>" in page
+    histogram = page[page.index("Repeats per document") :]
+    heights = re.findall(r'height:([\d.]+)%" title="([\d,]+) to', histogram)[:5]
+    assert heights == [("100.0", "1"), ("0.0", "2"), ("0.0", "4"), ("0.0", "8"), ("25.0", "16")]
 
 
 def test_bars_are_shares_of_the_largest(page: str) -> None:

@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -6,11 +7,13 @@ import numpy as np
 import pytest
 
 from data_pipelines.account import Account
+from data_pipelines.deduplication import clusters as clusters_module
 from data_pipelines.deduplication import columns as columns_module
+from data_pipelines.deduplication import decide as decide_module
 from data_pipelines.deduplication.apply import apply_verdict
 from data_pipelines.deduplication.columns import Run, read_runs, write_columns
 from data_pipelines.deduplication.decide import Place, Verdict, decide
-from data_pipelines.deduplication.signatures import compute_bands
+from data_pipelines.deduplication.signatures import compute_bands, compute_shingles
 from data_pipelines.document import Document, identify
 from llmtrain.config.deduplicate import DeduplicateConfig, DuplicateParagraphs, NearDuplicates
 from llmtrain.errors import DataError
@@ -229,3 +232,65 @@ def test_no_band_is_shared_by_two_documents_that_stay(tmp_path: Path) -> None:
         texts = kept["first"] + kept["second"]
         bands = compute_bands(texts, NearDuplicates())[0]
         assert all(len(np.unique(band)) == len(texts) for band in bands)
+
+
+def jaccard(first: str, second: str) -> float:
+    a, b = (set(compute_shingles([text], 5)[0].tolist()) for text in (first, second))
+    return len(a & b) / len(a | b)
+
+
+def test_planted_edits_are_dropped_as_often_as_the_formula_says_and_are_like_what_stays(tmp_path: Path) -> None:
+    generator = random.Random(5)
+    originals = passages(250)
+    shares = (0.01, 0.05, 0.2)
+    edited = [
+        " ".join(f"zz{generator.random()}" if generator.random() < share else word for word in text.split())
+        for share in shares
+        for text in originals
+    ]
+    kept, accounts, verdicts = deduplicate(
+        {"originals": [originals], "edited": [edited]}, DeduplicateConfig(near=NearDuplicates()), tmp_path
+    )
+    unique = [text for text in originals if text in set(kept["originals"])]
+    assert len(unique) > 240
+    similarities = np.array([jaccard(text, originals[number % 250]) for number, text in enumerate(edited)])
+    chances = 1 - (1 - similarities**8) ** 14
+    dropped = verdicts["edited"].fates[: len(edited)] != 0
+    for class_ in range(3):
+        own = slice(class_ * 250, class_ * 250 + 250)
+        bound = 4 * np.sqrt((chances[own] * (1 - chances[own])).sum()) + 1
+        assert abs(dropped[own].sum() - chances[own].sum()) < bound
+    assert dropped[:250].mean() > 0.97
+    assert dropped[500:].mean() < 0.05
+    survivors = np.load(tmp_path / "work" / "forest.npy")[250:][dropped]
+    texts = originals + edited
+    like = [
+        jaccard(texts[survivor], edited[number])
+        for survivor, number in zip(survivors, np.flatnonzero(dropped), strict=True)
+    ]
+    assert min(like) > 0.3
+    assert np.mean(like) > 0.75
+    assert accounts["edited"].dropped.total() == dropped.sum()
+
+
+def test_memory_is_that_of_a_range_not_of_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide_module, "_CHUNK", 1 << 12)
+    monkeypatch.setattr(clusters_module, "_CHUNK", 1 << 12)
+    peaks = []
+    for size in (50_000, 400_000):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        hashes = np.sort(
+            np.random.default_rng(size).integers(0, size, size).astype(np.uint64) * np.uint64(2**64 // size)
+        )
+        np.save(folder / "unit.00000.documents.npy", np.array([size, 0]))
+        np.save(folder / "unit.00000.ids.npy", np.stack([hashes] * 2))
+        np.save(folder / "unit.00000.ids.order.npy", np.random.default_rng(0).permutation(size).astype(np.uint32)[None])
+        tracemalloc.start()
+        verdict = decide(
+            {"one": read_runs(folder / "unit")}, DeduplicateConfig(), folder / "work", 1, range_entries=5000
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert abs((verdict["one"].fates == 0).mean() - (1 - np.exp(-1))) < 0.02
+    assert peaks[1] < 1.5 * peaks[0] < 3e6
