@@ -4,6 +4,7 @@ Source: Tarjan 1975 (union-find); the hooking of many roots at once follows Shil
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,11 @@ class Clusters:
         """Every document by itself.
 
         Args:
-            path: of the file that holds the forest: 8 bytes a document.
+            path: of the file that holds the forest: 4 bytes a document, 8 from 2^32 documents on.
             size: documents.
         """
-        self._parents = np.lib.format.open_memmap(path, "w+", np.int64, (max(size, 1),))
+        dtype = np.uint32 if size < 1 << 32 else np.int64
+        self._parents: NDArray[Any] = np.lib.format.open_memmap(path, "w+", dtype, (max(size, 1),))
         for start in range(0, size, _CHUNK):
             self._parents[start : start + _CHUNK] = np.arange(start, min(start + _CHUNK, size))
 
@@ -50,4 +52,4 @@ class Clusters:
                 break
             self._parents[nodes] = above
             roots = above
-        return roots
+        return np.asarray(roots, np.int64)

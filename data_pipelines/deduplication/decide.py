@@ -16,7 +16,7 @@ are chosen among those that stay, by the id they had before paragraphs were take
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
@@ -116,7 +116,6 @@ class _Decision:
         self._own_runs = dict(zip(sources, zip([0, *run_ends], run_ends, strict=False), strict=True))
         (folder / "repeats").mkdir(parents=True, exist_ok=True)
         size = self._bases[-1]
-        self._clusters = Clusters(folder / "forest.npy", size)
         self._fates = _create(folder / "fates.npy", np.uint8, size)
         self._counts = _create(folder / "counts.npy", np.uint32, size)
         self._removed = _create(folder / "removed.npy", np.bool_, self._paragraph_bases[-1])
@@ -132,6 +131,10 @@ class _Decision:
             content = BytesIO()
             np.save(content, np.stack(find_repeats(part, self._runs, self._bases)))
             write_atomically(path, content.getvalue())
+
+    @cached_property
+    def _clusters(self) -> Clusters:
+        return Clusters(self._folder / "forest.npy", self._bases[-1])
 
     def cluster(self, name: str) -> Verdict:
         """Drop all documents of a source but the first ones of clusters; sources before must be done."""
