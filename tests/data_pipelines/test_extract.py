@@ -87,7 +87,7 @@ def test_an_archive_is_extracted_under_the_licences_of_its_files(tmp_path: Path)
     account = Account()
     for number in range(2):
         unit = Unit("code_archive", "", (str(tmp_path / "a.zip"),), "unknown", rules=rules, share=(number, 2))
-        account.add(extract_unit(unit, STEPS, tmp_path / f"{number}.jsonl.zst"))
+        account.add(extract_unit(unit, STEPS, tmp_path / f"{number}.jsonl.zst", tmp_path / f"{number}", DEDUPLICATE))
     assert account.licences == {"unknown": 1, "MIT": 1, "Apache-2.0": 1}
     assert account.dropped == {"too_short": 1, "vendored": 1}
     assert account.languages == {"python": 3}
