@@ -25,7 +25,7 @@ _COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#b83280", "#718096", "#
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8882;--bar:#2b6cb0}
-body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
+body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
 h1{margin-bottom:0}h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}h3{margin:1.6rem 0 .4rem;font-size:1rem}
 table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:right;white-space:nowrap}
 th{font-weight:600;border-bottom:1px solid var(--line)}td:first-child,th:first-child{text-align:left}
@@ -95,7 +95,7 @@ def _render_overview(name: str, sources: Mapping[str, Mapping[str, Any]], colour
     rows = [
         (
             f'<span class="dot" style="background:{colours[source]}"></span>{html.escape(source)}',
-            html.escape(_shorten(", ".join(row["licences"]), 40)),
+            html.escape(_shorten(", ".join(row["licences"]), 30)),
             f"{row['input_bytes'] / 1e6:,.1f}",
             f"{row['documents']:,}",
             f"{row['characters']:,}",
@@ -190,7 +190,8 @@ def _render_clusters(clusters: Mapping[str, Any]) -> str:
     if not clusters.get("copies"):
         return ""
     rows = [
-        (html.escape(row["origin"]), html.escape(row["source"]), f"{row['dropped']:,}") for row in clusters["largest"]
+        (html.escape(_shorten_middle(row["origin"], 80)), html.escape(row["source"]), f"{row['dropped']:,}")
+        for row in clusters["largest"]
     ]
     head = ("stays", "in source", "repeats that went")
     histogram = _render_histogram("Repeats per document", {int(k): v for k, v in clusters["copies"].items()})
@@ -242,6 +243,10 @@ def _read_documents(shards: ShardedTokens, tokenizer: Tokenizer) -> Iterable[str
 
 def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}\u2026"
+
+
+def _shorten_middle(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length // 3]}\u2026{text[-(2 * length // 3) :]}"
 
 
 def _share(part: int, whole: int) -> str:

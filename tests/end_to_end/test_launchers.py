@@ -15,6 +15,8 @@ from tests.helpers.commands import build_environment, read_curve, read_digest, r
 from tests.helpers.nodes import pick_port, start_node
 
 LAUNCH = Path(__file__).parents[2] / "launch"
+# The gradient of one step of this run is ten times those around it; there rounding of the weights before is magnified.
+STEEP_TOLERANCE = 1e-4
 LAUNCHERS = ("torchrun.sh", "deepspeed.sh", "slurm.sbatch")
 JOB_ID = 4242
 # Sums of float32 in another order over ten steps.
@@ -78,7 +80,9 @@ def test_a_process_without_a_launcher_is_one_rank_and_agrees_within_rounding(pro
     found, expected = read_curve(project / "runs" / "alone"), read_curve(main_run)
     assert [step for step, _ in found] == [step for step, _ in expected]
     for (_, ours), (_, theirs) in zip(found, expected, strict=True):
+        norms = (ours.pop("train/grad_norm", 0.0), theirs.pop("train/grad_norm", 0.0))
         assert ours == pytest.approx(theirs, rel=RELATIVE_TOLERANCE)
+        assert norms[0] == pytest.approx(norms[1], rel=STEEP_TOLERANCE)
 
 
 def test_a_batch_script_without_srun_starts_its_ranks_itself(

@@ -24,7 +24,8 @@ def test_the_run_folder_tells_what_happened(run_folder: Path) -> None:
     assert summary["data_wait_fraction"] < 1
     curve = read_curve(run_folder)
     assert [step for step, metrics in curve if "train/loss" in metrics] == list(range(1, 11))
-    assert {"data/loss_json", "data/loss_email", "data/epoch_json"} <= curve[0][1].keys() | curve[-2][1].keys()
+    told = {name for _, metrics in curve for name in metrics}  # a batch of eight may hold one source only
+    assert {"data/loss_json", "data/loss_email", "data/epoch_json"} <= told
     assert (run_folder / "curves.png").stat().st_size > 10_000
     events = [json.loads(line)["event"] for line in (run_folder / "events.jsonl").read_text().splitlines()]
     assert events == ["started", "finished"]
