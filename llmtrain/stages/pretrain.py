@@ -17,7 +17,7 @@ from rich.table import Table
 from llmtrain.config.loader import LoadedConfig
 from llmtrain.config.root import Config
 from llmtrain.config.show import describe_config
-from llmtrain.errors import EXIT_SAVED_AFTER_SIGNAL, DivergenceError
+from llmtrain.errors import EXIT_SAVED_AFTER_SIGNAL, ConfigError, DivergenceError
 from llmtrain.plan.build import Plan, build_plan
 from llmtrain.plan.rank_map import describe_groups, describe_stages, find_split_groups
 from llmtrain.process.hang_report import Phase
@@ -241,9 +241,18 @@ def _plan_table(plan: Plan) -> Table:
 
 
 def _find_vocab_size(config: Config) -> int:
-    """Of the tokenizer on disk, of the one the corpus section would train, or of section model."""
+    """Of the tokenizer on disk, of the one the corpus section would train, or of section model.
+
+    Raises:
+        ConfigError: there is none of these.
+    """
     folder = config.data.folder / "tokenizer"
-    planned = config.corpus.tokenizer.vocab_size if config.corpus is not None else config.model.vocab_size
-    if folder.is_dir() or planned is None:
+    if folder.is_dir():
         return Tokenizer.load(folder).vocab_size
+    planned = config.corpus.tokenizer.vocab_size if config.corpus is not None else config.model.vocab_size
+    if planned is None:
+        raise ConfigError(
+            f"{folder}: no tokenizer here, so the size of the vocabulary is not known. To plan without data add "
+            "model.vocab_size=N; to train, prepare the data first: `llmtrain data prepare CONFIG`."
+        )
     return planned
