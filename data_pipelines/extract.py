@@ -13,7 +13,7 @@ from data_pipelines.account import Account
 from data_pipelines.cleaning.mend import mend
 from data_pipelines.cleaning.steps import build_steps, describe_step
 from data_pipelines.cleaning.subject import Subject
-from data_pipelines.deduplication.columns import has_runs, write_columns
+from data_pipelines.deduplication.columns import has_run, write_columns
 from data_pipelines.deduplication.signatures import SIGNATURE_VERSION
 from data_pipelines.document import Document, identify, write_documents
 from data_pipelines.sources import code, code_records, documents, web, wikipedia
@@ -65,7 +65,7 @@ def extract_unit(
         DataError: an input is damaged, or the part could not be written.
     """
     account_path = part.with_suffix(".json")
-    if account_path.exists() and part.exists() and has_runs(columns):
+    if account_path.exists() and part.exists() and has_run(columns):
         return Account.from_json(json.loads(account_path.read_text(encoding="utf-8")))
     account, started = Account(), time.process_time()
     write_documents(part, write_columns(_clean(unit, steps, account), columns, deduplicate))

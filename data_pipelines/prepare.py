@@ -26,7 +26,7 @@ from rich.console import Console
 
 from data_pipelines.account import Account
 from data_pipelines.deduplication.apply import apply_verdict, describe_clusters, find_origins, name_survivors
-from data_pipelines.deduplication.columns import has_runs, read_runs
+from data_pipelines.deduplication.columns import has_run, read_runs
 from data_pipelines.deduplication.decide import Verdict, decide
 from data_pipelines.document import read_documents, write_documents
 from data_pipelines.extract import extract_unit, fingerprint, fingerprint_unit
@@ -354,7 +354,7 @@ class _Preparation:
         return (
             is_finished
             and self._document_path(name).exists()
-            and all(has_runs(self._columns_path(name, unit)) for unit in self._units[name])
+            and all(has_run(self._columns_path(name, unit)) for unit in self._units[name])
         )
 
     def _reader(self, name: str) -> Callable[[], Iterator[str]]:

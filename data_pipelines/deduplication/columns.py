@@ -13,7 +13,9 @@ A unit of many documents makes several runs, so that a worker's memory does not 
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +86,13 @@ class Run:
 
 def read_runs(stem: Path) -> list[Run]:
     """Runs of a unit, in order."""
-    return [Run(stem, number) for number in range(len(list(stem.parent.glob(f"{stem.name}.*.documents.npy"))))]
+    # No look at the whole folder, which holds the files of all units of a source.
+    return [Run(stem, number) for number in itertools.takewhile(partial(has_run, stem), itertools.count())]
 
 
-def has_runs(stem: Path) -> bool:
-    """Whether the columns of a unit are there."""
-    return stem.with_name(f"{stem.name}.00000.documents.npy").exists()
+def has_run(stem: Path, number: int = 0) -> bool:
+    """Whether the columns of a run of a unit are there; each unit has a first one."""
+    return stem.with_name(f"{stem.name}.{number:05d}.documents.npy").exists()
 
 
 def write_columns(documents: Iterable[Document], stem: Path, config: DeduplicateConfig) -> Iterator[Document]:
@@ -104,8 +107,6 @@ def write_columns(documents: Iterable[Document], stem: Path, config: Deduplicate
         OSError: the disk is full.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for stale in stem.parent.glob(f"{stem.name}.*.npy"):
-        stale.unlink()
     number, run = 0, _RunInMemory(config)
     for document in documents:
         run.add(document)
@@ -115,6 +116,9 @@ def write_columns(documents: Iterable[Document], stem: Path, config: Deduplicate
             number, run = number + 1, _RunInMemory(config)
     if run.documents or not number:
         run.write(stem, number)
+        number += 1
+    # Where an attempt that was killed had more runs, they end here.
+    stem.with_name(f"{stem.name}.{number:05d}.documents.npy").unlink(missing_ok=True)
 
 
 class _RunInMemory:

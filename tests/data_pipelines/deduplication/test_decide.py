@@ -294,3 +294,11 @@ def test_memory_is_that_of_a_range_not_of_the_corpus(tmp_path: Path, monkeypatch
         tracemalloc.stop()
         assert abs((verdict["one"].fates == 0).mean() - (1 - np.exp(-1))) < 0.02
     assert peaks[1] < 1.5 * peaks[0] < 3e6
+
+
+def test_runs_of_an_earlier_attempt_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns_module, "RUN_DOCUMENTS", 2)
+    for count, runs in ((5, 3), (4, 2), (1, 1), (0, 1)):
+        texts = [f"text {number}" for number in range(count)]
+        written = write({"one": [texts]}, ALL, tmp_path)["one"]
+        assert [run.documents for run in written] == [2] * (count // 2) + [count % 2] * (runs - count // 2)
