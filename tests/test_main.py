@@ -18,6 +18,7 @@ from tests.helpers.configs import write_tiny_config
 
 EXIT_CODES = {
     errors.LlmtrainError: 1,
+    errors.LostRankError: 1,
     errors.ConfigError: 2,
     errors.MachineError: 3,
     errors.ParallelError: 3,

@@ -91,8 +91,9 @@ def test_a_diverging_run_stops_with_17_and_keeps_its_last_checkpoint(own_data: P
 
 
 def test_a_disk_that_fills_up_stops_the_run_with_one_message(own_data: Path) -> None:
-    # No file may grow beyond 3 KiB: the metrics of some steps fit.
-    limited = f'ulimit -f 3 && exec "{sys.executable}" -m llmtrain pretrain tiny.yaml run.name=full'
+    # No file may grow beyond 6 KiB: the configuration and the metrics of some steps fit.
+    command = "pretrain tiny.yaml run.name=full training.train_steps=200 checkpoint.save_every_steps=null"
+    limited = f'ulimit -f 6 && exec "{sys.executable}" -m llmtrain {command}'
     result = subprocess.run(
         ["bash", "-c", limited], cwd=own_data, env=build_environment(), capture_output=True, text=True, check=False
     )

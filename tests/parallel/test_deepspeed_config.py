@@ -35,7 +35,12 @@ def test_clipping_is_always_given_as_deepspeed_would_clip_at_1(tmp_path: Path, s
         (["parallel.pipeline_parallel_size=2"], {"stage": 1, "overlap_comm": False}),
         (
             ["parallel.zero_stage=3", "parallel.hierarchical_partition_size=2"],
-            {"stage": 3, "overlap_comm": True, "zero_hpz_partition_size": 2},
+            {
+                "stage": 3,
+                "overlap_comm": True,
+                "zero_hpz_partition_size": 2,
+                "stage3_param_persistence_threshold": 100_000,
+            },
         ),
         (
             ["parallel.offload_optimizer=true"],
