@@ -106,7 +106,8 @@ def test_names_that_are_no_spdx_licences_are_found() -> None:
 def test_licences_of_installed_packages_are_recognised_as_their_metadata_states_them() -> None:
     agreed = Counter[bool]()
     for distribution in itertools.islice(distributions(), 80):
-        stated = distribution.metadata.get("License-Expression") or ""
+        metadata = distribution.metadata
+        stated = metadata["License-Expression"] if "License-Expression" in metadata else ""
         files = [file for file in distribution.files or [] if is_licence_file(str(file)) and ".dist-info" in str(file)]
         if stated and len(files) == 1:
             text = files[0].read_text(encoding="utf-8")
