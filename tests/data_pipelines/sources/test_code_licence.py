@@ -106,8 +106,7 @@ def test_names_that_are_no_spdx_licences_are_found() -> None:
 def test_licences_of_installed_packages_are_recognised_as_their_metadata_states_them() -> None:
     agreed = Counter[bool]()
     for distribution in itertools.islice(distributions(), 80):
-        metadata = distribution.metadata
-        stated = metadata["License-Expression"] if "License-Expression" in metadata else ""
+        stated = "".join(distribution.metadata.get_all("License-Expression") or [])
         files = [file for file in distribution.files or [] if is_licence_file(str(file)) and ".dist-info" in str(file)]
         if stated and len(files) == 1:
             text = files[0].read_text(encoding="utf-8")
