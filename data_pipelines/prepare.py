@@ -15,11 +15,9 @@ not depend on the number of workers.
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
@@ -38,7 +36,7 @@ from data_pipelines.sources.packages import fetch_package, is_package_path
 from data_pipelines.sources.unit import Unit
 from data_pipelines.stages import Stages
 from data_pipelines.train_tokenizer import train_tokenizer
-from data_pipelines.worker_process import end_with_parent
+from data_pipelines.worker_process import end_with_parent, worker_pool
 from data_pipelines.write_shards import write_shards
 from llmtrain.config.cleaning import StepConfig
 from llmtrain.config.corpus import (
@@ -53,7 +51,7 @@ from llmtrain.config.corpus import (
 from llmtrain.config.data import DataConfig
 from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.config.root import Config
-from llmtrain.errors import ConfigError, DataError, MemoryExhaustedError
+from llmtrain.errors import ConfigError, DataError
 from llmtrain.process.folder_lock import locked_folder
 from llmtrain.shards.manifest import MANIFEST_VERSION
 from llmtrain.shards.reader import ShardedTokens
@@ -228,24 +226,14 @@ class _Preparation:
     def _extract(self, jobs: list[_Job]) -> None:
         if not jobs:
             return
-        context = get_context("spawn")  # forked workers would share locks with this process
+        processes, after = min(self._workers, len(jobs)), "finished parts are kept"
         with (
             show_stage(self._console, "extract and clean", len(jobs), "units") as advance,
-            ProcessPoolExecutor(min(self._workers, len(jobs)), context, end_with_parent) as pool,
+            worker_pool(processes, end_with_parent, workers=self._workers, after=after) as pool,
         ):
-            futures = [pool.submit(extract_unit, *job) for job in jobs]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    advance(1)
-            except BrokenProcessPool as error:
-                raise MemoryExhaustedError(
-                    f"corpus.workers = {self._workers}: the system ended a worker, most likely because memory ran out. "
-                    "Set fewer, then run `llmtrain data prepare` again: finished parts are kept."
-                ) from error
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+            for future in as_completed([pool.submit(extract_unit, *job) for job in jobs]):
+                future.result()
+                advance(1)
 
     def _decide(self, missing: list[str]) -> dict[str, Verdict]:
         """What becomes of the documents of all sources up to the last one that is missing."""

@@ -10,18 +10,16 @@ import itertools
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.document import Document
 from data_pipelines.encode import SPLITS, Encoded, Encoder
-from data_pipelines.worker_process import end_with_parent
+from data_pipelines.worker_process import end_with_parent, worker_pool
 from llmtrain.config.corpus import Accelerator, FillInTheMiddle
-from llmtrain.errors import DataError, MemoryExhaustedError
+from llmtrain.errors import DataError
 from llmtrain.shards.manifest import ShardManifest
 from llmtrain.shards.writer import ShardWriter
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
@@ -127,25 +125,15 @@ def _encode_ahead(
         encoder = build()
         yield from ((batch, encoder.encode(batch)) for batch in batches)
         return
-    context = get_context("spawn")  # forked workers would share locks with this process
-    with ProcessPoolExecutor(count, context, _start_worker, (build,)) as pool:
-        try:
-            running: deque[tuple[list[Document], Future[Encoded]]] = deque()
-            for batch in batches:
-                running.append((batch, pool.submit(_encode, batch)))
-                if len(running) == count * _BATCHES_AHEAD:
-                    batch, future = running.popleft()
-                    yield batch, future.result()
-            for batch, future in running:
+    with worker_pool(count, _start_worker, build, workers=workers, after="it continues with this source") as pool:
+        running: deque[tuple[list[Document], Future[Encoded]]] = deque()
+        for batch in batches:
+            running.append((batch, pool.submit(_encode, batch)))
+            if len(running) == count * _BATCHES_AHEAD:
+                batch, future = running.popleft()
                 yield batch, future.result()
-        except BrokenProcessPool as error:
-            raise MemoryExhaustedError(
-                f"corpus.workers = {workers}: the system ended a worker, most likely because memory ran out. "
-                "Set fewer, then run `llmtrain data prepare` again: it continues with this source."
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        for batch, future in running:
+            yield batch, future.result()
 
 
 _build: Callable[[], Encoder]
