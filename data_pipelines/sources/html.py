@@ -59,7 +59,12 @@ def extract_text(html: bytes, charset: str | None = None) -> str:
         raise ValueError(f"not HTML: {error}") from error
     parts: list[str] = []
     _walk(tree, parts)
-    text = _TRAILING_SPACE.sub("", "".join(parts).replace("\u00a0", " "))
+    return tidy_lines("".join(parts))
+
+
+def tidy_lines(text: str) -> str:
+    """The text with plain spaces, none of them at ends of lines, and one blank line at most between others."""
+    text = _TRAILING_SPACE.sub("", text.replace("\u00a0", " "))
     return _BLANK_LINES.sub("\n\n", text).strip("\n")
 
 

@@ -12,7 +12,7 @@ import re
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import DocumentNode, ElementNode, HTMLTree
 
-from data_pipelines.sources.html import MAX_DEPTH, find_encoding
+from data_pipelines.sources.html import MAX_DEPTH, find_encoding, tidy_lines
 
 _SHALLOW_LISTS = "body > ul, body > * > ul, body > * > * > ul"
 _MAX_LINK_SHARE = 0.5
@@ -39,8 +39,6 @@ _OPEN_ENDED = {
 }
 _OPEN_ENDED |= {"li", "link", "meta", "optgroup", "option", "p", "param", "rp", "rt", "source", "tbody", "td", "tfoot"}
 _OPEN_ENDED |= {"th", "thead", "tr", "track", "wbr"}
-_TRAILING_SPACE = re.compile(r"[ \t]+$", re.MULTILINE)
-_BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def extract_main_text(html: bytes, charset: str | None = None) -> str:
@@ -62,8 +60,7 @@ def extract_main_text(html: bytes, charset: str | None = None) -> str:
     text = extract_plain_text(
         tree, preserve_formatting=True, main_content=True, alt_texts=False, skip_elements=_SKIPPED
     )
-    text = _TRAILING_SPACE.sub("", _BULLET.sub(r"\1- ", text.replace("\u00a0", " ")))
-    return _BLANK_LINES.sub("\n\n", text).strip("\n")
+    return tidy_lines(_BULLET.sub(r"\1- ", text.replace("\u00a0", " ")))
 
 
 def _sink_lists(document: DocumentNode) -> None:
