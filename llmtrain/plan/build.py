@@ -41,11 +41,6 @@ class Plan:
         return self.train_steps * self.tokens_per_step
 
     @property
-    def train_sequences(self) -> int:
-        """Sequences of the whole run."""
-        return self.train_steps * self.global_batch_size
-
-    @property
     def flops_per_token(self) -> float:
         """Model FLOPs per token, forward and backward."""
         return self.shape.compute_flops_per_token(self.sequence_length)
