@@ -1,6 +1,6 @@
 """Speed of the rules for web text, beside datatrove's filters.
 
-    python tests/benchmarks/bench_cleaning.py --peers-python PEERS/bin/python --output docs/results/cleaning_cpu.json
+    python -m tests.benchmarks.bench_cleaning --peers-python PEERS/bin/python --output docs/results/cleaning_cpu.json
 
 Needs prepared data (`llmtrain data prepare configs/quickstart.yaml`): the text is its documents of web pages and of
 Wikipedia, one of `--every`. Both sides hold the texts in memory, are warmed up on the first twenty, and then judge
@@ -23,7 +23,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -35,7 +34,6 @@ from typing import Any
 
 # Only the standard library above: datatrove's part runs in the peer's environment.
 
-SOURCES = ("web", "wikipedia")
 MODES = ("chain", "every_filter")
 WARM_UP = 20
 SIDES = ("llmtrain", "datatrove")
@@ -123,20 +121,15 @@ def run_side(side: str, path: Path) -> dict[str, Any]:
     return result
 
 
-def start_side(side: str, python: Path, texts: Path) -> dict[str, Any]:
-    command = [str(python), str(Path(__file__).resolve()), "--side", side, "--texts", str(texts)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    if process.returncode:
-        raise RuntimeError(f"{side} failed:\n{process.stderr[-3000:]}")
-    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return result
-
-
 def compare(pythons: dict[str, Path], texts: Path, size: int, rounds: int) -> dict[str, Any]:
+    from tests.helpers.benchmarks import run_script
+
+    script = Path(__file__)
     loads, runs = [], []
     for number in range(rounds):
         loads.append(os.getloadavg()[0])
-        runs.append({side: start_side(side, python, texts) for side, python in pythons.items()})
+        sides = pythons.items()
+        runs.append({side: run_script(script, python, "--side", side, "--texts", str(texts)) for side, python in sides})
         print(f"round {number}: {runs[-1]}", file=sys.stderr)
     result: dict[str, Any] = {"load_average_at_start_of_round": loads}
     for mode in MODES:
@@ -157,24 +150,6 @@ def compare(pythons: dict[str, Path], texts: Path, size: int, rounds: int) -> di
     return result
 
 
-def read_texts(data: Path, every: int) -> list[str]:
-    from data_pipelines.document import read_documents
-
-    documents = [document for name in SOURCES for document in read_documents(data / "documents" / f"{name}.jsonl.zst")]
-    return [document.text for document in documents[::every]]
-
-
-def describe_machine() -> dict[str, Any]:
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return {"processor": found[1] if found else platform.machine(), "cores_used": 1, "cores": os.cpu_count()}
-
-
-def read_versions(python: Path, *names: str) -> dict[str, str]:
-    code = f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(n) for n in {names}}}))"
-    versions: dict[str, str] = json.loads(subprocess.check_output([str(python), "-c", code], text=True))
-    return versions
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/quickstart"))
@@ -188,13 +163,15 @@ def main() -> None:
     if arguments.side:
         print(json.dumps(run_side(arguments.side, arguments.texts)))
         return
+    from tests.helpers.benchmarks import describe_machine, read_texts, read_versions
+
     pythons = {"llmtrain": Path(sys.executable)}
     versions = {"python": platform.python_version(), **read_versions(Path(sys.executable), "numpy")}
     if arguments.peers_python:
         pythons["datatrove"] = arguments.peers_python
         versions |= read_versions(arguments.peers_python, "datatrove", "spacy", "nltk")
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
-    command = f"python tests/benchmarks/bench_cleaning.py --rounds {arguments.rounds} --every {arguments.every}"
+    command = f"python -m tests.benchmarks.bench_cleaning --rounds {arguments.rounds} --every {arguments.every}"
     command += " --peers-python PEERS/bin/python" if arguments.peers_python else ""
     texts = read_texts(arguments.data, arguments.every)
     size = sum(len(text.encode()) for text in texts)

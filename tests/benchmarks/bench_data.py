@@ -1,6 +1,6 @@
 """All of the data side in one command: extraction, cleaning, deduplication, tokenizing, and how extraction scales.
 
-    python tests/benchmarks/bench_data.py --peers-python PEERS/bin/python --megatron FOLDER --output docs/results
+    python -m tests.benchmarks.bench_data --peers-python PEERS/bin/python --megatron FOLDER --output docs/results
 
 runs bench_extract, bench_cleaning, bench_deduplicate and bench_tokenize one after the other (see each for what is
 compared, and how to get the peers), then times the extraction of Python source with one worker and with two, in turn,
@@ -71,7 +71,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=["extract", "cleaning", "deduplicate", "tokenize", "scaling"])
     arguments = parser.parse_args()
-    here = Path(__file__).parent
     peers = ["--peers-python", str(arguments.peers_python)] if arguments.peers_python else []
     more = {"tokenize": ["--megatron", str(arguments.megatron)] if arguments.megatron else []}
     for name in arguments.only:
@@ -81,7 +80,7 @@ def main() -> None:
             path.write_text(json.dumps(result, indent=1) + "\n")
             sys.stdout.write(f"extraction, two workers over one: {result['speedup']:.2f}\n")
             continue
-        script = [sys.executable, str(here / f"bench_{name}.py"), "--rounds", str(arguments.rounds)]
+        script = [sys.executable, "-m", f"tests.benchmarks.bench_{name}", "--rounds", str(arguments.rounds)]
         subprocess.run([*script, "--output", str(path), *peers, *more.get(name, [])], check=True)
 
 

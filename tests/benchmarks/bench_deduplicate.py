@@ -1,6 +1,6 @@
 """Speed of deduplication: MinHash signatures beside datatrove's, and the stage that finds repeats over all documents.
 
-    python tests/benchmarks/bench_deduplicate.py --peers-python PEERS/bin/python --output RESULT.json
+    python -m tests.benchmarks.bench_deduplicate --peers-python PEERS/bin/python --output RESULT.json
 
 Signatures: documents of web pages and of Wikipedia of prepared data (`llmtrain data prepare configs/quickstart.yaml`),
 one of `--every`, held in memory; 5-grams of words, 14 bands of 8 rows on both sides; the files are written, too, and
@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import resource
 import statistics
 import subprocess
@@ -31,7 +30,6 @@ from typing import Any
 
 # Only the standard library above: datatrove's part runs in the peer's environment.
 
-SOURCES = ("web", "wikipedia")
 WARM_UP = 20
 RUN_DOCUMENTS = 1 << 18
 
@@ -106,21 +104,15 @@ def find_repeats(documents: int) -> dict[str, Any]:
         }
 
 
-def start(python: Path, *arguments: str) -> dict[str, Any]:
-    process = subprocess.run(
-        [str(python), str(Path(__file__).resolve()), *arguments], capture_output=True, text=True, check=False
-    )
-    if process.returncode:
-        raise RuntimeError(f"{arguments} failed:\n{process.stderr[-3000:]}")
-    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return result
-
-
 def compare(pythons: dict[str, Path], texts: Path, size: int, rounds: int) -> dict[str, Any]:
+    from tests.helpers.benchmarks import run_script
+
+    script = Path(__file__)
     loads, runs = [], []
     for number in range(rounds):
         loads.append(os.getloadavg()[0])
-        runs.append({side: start(python, "--side", side, "--texts", str(texts)) for side, python in pythons.items()})
+        sides = pythons.items()
+        runs.append({side: run_script(script, python, "--side", side, "--texts", str(texts)) for side, python in sides})
         print(f"round {number}: {runs[-1]}", file=sys.stderr)
     rates = {side: [size / 1e6 / run[side]["processor_seconds"] for run in runs] for side in pythons}
     result: dict[str, Any] = {"load_average_at_start_of_round": loads}
@@ -131,24 +123,6 @@ def compare(pythons: dict[str, Path], texts: Path, size: int, rounds: int) -> di
         result["llmtrain_over_datatrove"] = statistics.median(ratios)
         result["llmtrain_over_datatrove_lowest_and_highest"] = [min(ratios), max(ratios)]
     return result
-
-
-def read_texts(data: Path, every: int) -> list[str]:
-    from data_pipelines.document import read_documents
-
-    documents = [document for name in SOURCES for document in read_documents(data / "documents" / f"{name}.jsonl.zst")]
-    return [document.text for document in documents[::every]]
-
-
-def describe_machine() -> dict[str, Any]:
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return {"processor": found[1] if found else platform.machine(), "cores_used": 1, "cores": os.cpu_count()}
-
-
-def read_versions(python: Path, *names: str) -> dict[str, str]:
-    code = f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(n) for n in {names}}}))"
-    versions: dict[str, str] = json.loads(subprocess.check_output([str(python), "-c", code], text=True))
-    return versions
 
 
 def parse() -> argparse.Namespace:
@@ -172,13 +146,15 @@ def main() -> None:
             json.dumps(find_repeats(arguments.documents) if is_repeats else run_side(arguments.side, arguments.texts))
         )
         return
+    from tests.helpers.benchmarks import describe_machine, read_texts, read_versions, run_script
+
     pythons = {"llmtrain": Path(sys.executable)}
     versions = {"python": platform.python_version(), **read_versions(Path(sys.executable), "numpy")}
     if arguments.peers_python:
         pythons["datatrove"] = arguments.peers_python
         versions |= read_versions(arguments.peers_python, "datatrove", "spacy")
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
-    command = f"python tests/benchmarks/bench_deduplicate.py --rounds {arguments.rounds} --every {arguments.every}"
+    command = f"python -m tests.benchmarks.bench_deduplicate --rounds {arguments.rounds} --every {arguments.every}"
     command += f" --documents {arguments.documents}"
     command += " --peers-python PEERS/bin/python" if arguments.peers_python else ""
     texts = read_texts(arguments.data, arguments.every)
@@ -189,7 +165,9 @@ def main() -> None:
         path = Path(folder) / "texts.json"
         path.write_text(json.dumps(texts))
         result["signatures"] = compare(pythons, path, size, arguments.rounds)
-    result["repeats"] = start(Path(sys.executable), "--side", "repeats", "--documents", str(arguments.documents))
+    result["repeats"] = run_script(
+        Path(__file__), Path(sys.executable), "--side", "repeats", "--documents", str(arguments.documents)
+    )
     text = json.dumps(result, indent=1)
     print(text)
     if arguments.output:

@@ -1,6 +1,6 @@
 """Training speed of layouts on two CPU ranks, side by side: data, tensor and pipeline parallelism, ZeRO stages.
 
-    python tests/benchmarks/bench_layouts.py --output docs/results/layouts_cpu.json
+    python -m tests.benchmarks.bench_layouts --output docs/results/layouts_cpu.json
 
 One Llama of 8.4 M parameters, 16 x 256 tokens a step, float32, one thread a rank (`one_process` has two threads). Each
 layout runs in a launch of its own, in turn, several rounds; figures are medians. Beside tokens per second: the share of
