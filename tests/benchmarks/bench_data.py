@@ -53,7 +53,7 @@ def build_config(folder: Path, workers: int) -> Any:
             "steps": {"code": [{"name": name} for name in STEPS]},
             "workers": workers,
         },
-        "data": {"folder": folder},
+        "data": {"folder": str(folder)},
         "batch": {"sequence_length": 16, "micro_batch_size": 1, "global_batch_size": 1},
         "model": {"family": "gpt2", "num_layers": 1, "hidden_size": 32, "num_attention_heads": 2},
         "optimizer": {"learning_rate": 1e-3},
