@@ -73,6 +73,7 @@ def main() -> None:
     arguments = parser.parse_args()
     peers = ["--peers-python", str(arguments.peers_python)] if arguments.peers_python else []
     more = {"tokenize": ["--megatron", str(arguments.megatron)] if arguments.megatron else []}
+    arguments.output.mkdir(parents=True, exist_ok=True)
     for name in arguments.only:
         path = arguments.output / f"{name}_cpu.json"
         if name == "scaling":

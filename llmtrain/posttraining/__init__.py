@@ -1,0 +1,1 @@
+"""SFT, reward model and PPO on TRL: the only package that spells TRL's arguments."""
