@@ -1,0 +1,144 @@
+"""Conversations -> tokens, by the chat template of the model's tokenizer, and the checks that make that safe.
+
+    messages -> template -> input_ids, and which of them the assistant says
+
+A text that spells a special token ("</s>", "<|assistant|>") would be read as that token, so such records are left out
+and counted, and never reach the template.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmtrain.conversations.records import Message
+from llmtrain.errors import CheckpointError
+from llmtrain.tokenizer.chat_template import CHAT_TEMPLATE
+from llmtrain.tokenizer.special_tokens import CHAT_SYMBOLS
+
+IGNORE_INDEX = -100
+
+_PROBE = (
+    Message("user", "What is 2 + 2?\n"),
+    Message("assistant", " Four. "),
+    Message("user", "naïve café 日本語 🙂"),
+    Message("assistant", "x = [1,\n\t2]"),
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One conversation as tokens."""
+
+    input_ids: list[int]
+    """Token ids."""
+    is_said: list[int]
+    """1 where the assistant speaks, the end of its message included."""
+
+
+class ChatTokenizer:
+    """A Hugging Face tokenizer with a chat template that marks what the assistant says."""
+
+    def __init__(self, tokenizer: Any, folder: Path) -> None:
+        self.tokenizer = tokenizer
+        self.folder = folder
+        self.pad_id: int = tokenizer.pad_token_id
+        self.eos_id: int = tokenizer.eos_token_id
+        self._special = sorted({text for text in tokenizer.all_special_tokens if text}, key=len, reverse=True)
+
+    def encode(self, messages: Sequence[Message]) -> Encoded:
+        """A conversation that ends with the assistant."""
+        rendered = self.tokenizer.apply_chat_template(
+            [{"role": message.role, "content": message.content} for message in messages],
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        return Encoded(list(rendered["input_ids"]), list(rendered["assistant_masks"]))
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """A conversation that ends with the user, and the token after which the assistant speaks."""
+        rendered = self.tokenizer.apply_chat_template(
+            [{"role": message.role, "content": message.content} for message in messages],
+            add_generation_prompt=True,
+            return_dict=True,
+        )
+        return list(rendered["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of a response, without special tokens."""
+        return str(self.tokenizer.decode([i for i in ids if i != self.pad_id], skip_special_tokens=True))
+
+    def find_special(self, messages: Sequence[Message]) -> str | None:
+        """A special token that a text spells out."""
+        return next((text for text in self._special for message in messages if text in message.content), None)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer with its template."""
+        self.tokenizer.save_pretrained(folder)
+
+
+def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
+    """Read the tokenizer of a model, with our chat template if it has none and knows our symbols.
+
+    Raises:
+        CheckpointError: there is none; it has no end, pads with its end, has no usable template; each says what to do.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, split_special_tokens=False)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: no tokenizer that `transformers` reads: {error}") from error
+    if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+        raise CheckpointError(
+            f"{folder}: eos_token = {tokenizer.eos_token!r}, pad_token = {tokenizer.pad_token!r}. Post-training needs "
+            "both. Add them to the tokenizer and its model."
+        )
+    if tokenizer.eos_token_id == tokenizer.pad_token_id:
+        raise CheckpointError(
+            f"{folder}: pad_token = eos_token = {tokenizer.eos_token!r}. The end of a response would be masked as "
+            "padding, and models would never learn to stop. Give it a padding token of its own."
+        )
+    if tokenizer.chat_template is None:
+        missing = [symbol for symbol in CHAT_SYMBOLS if symbol not in tokenizer.get_vocab()]
+        if missing:
+            raise CheckpointError(
+                f"{folder}: no chat template, and no token {missing[0]!r} for ours. Give the tokenizer a chat template "
+                "with {% generation %} marks."
+            )
+        tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.padding_side = "right"
+    chat = ChatTokenizer(tokenizer, folder)
+    _check_template(chat)
+    return chat
+
+
+def _check_template(chat: ChatTokenizer) -> None:
+    """The template marks what the assistant says, with its end, and a prompt is how a conversation begins.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    try:
+        encoded, prompt = chat.encode(_PROBE), chat.encode_prompt(_PROBE[:1])
+    except Exception as error:  # Jinja raises what a template raises
+        raise CheckpointError(f"{chat.folder}: its chat template cannot be rendered: {error}") from error
+    said = [i for i, flag in zip(encoded.input_ids, encoded.is_said, strict=True) if flag]
+    if not said:
+        raise CheckpointError(
+            f"{chat.folder}: its chat template does not mark what the assistant says. Put the content and the end of "
+            "its messages between {% generation %} and {% endgeneration %}."
+        )
+    if chat.eos_id not in said:
+        raise CheckpointError(
+            f"{chat.folder}: its chat template marks no {chat.tokenizer.eos_token!r} at the end of what the assistant "
+            "says, so models would never learn to stop. Move it before {% endgeneration %}."
+        )
+    words = "".join(message.content for message in _PROBE if message.role == "assistant")
+    if chat.decode(said).replace(" ", "") != words.replace(" ", ""):
+        raise CheckpointError(f"{chat.folder}: its chat template marks {chat.decode(said)!r} in place of {words!r}.")
+    if encoded.input_ids[: len(prompt)] != prompt:
+        raise CheckpointError(
+            f"{chat.folder}: its chat template begins a prompt otherwise than a conversation: ids {prompt[-4:]} "
+            f"against {encoded.input_ids[len(prompt) - 4 : len(prompt)]}."
+        )
