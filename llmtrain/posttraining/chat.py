@@ -16,8 +16,6 @@ from llmtrain.errors import CheckpointError
 from llmtrain.tokenizer.chat_template import CHAT_TEMPLATE
 from llmtrain.tokenizer.special_tokens import CHAT_SYMBOLS
 
-IGNORE_INDEX = -100
-
 _PROBE = (
     Message("user", "What is 2 + 2?\n"),
     Message("assistant", " Four. "),

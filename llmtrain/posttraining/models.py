@@ -1,0 +1,175 @@
+"""Hugging Face folders in and out: stock classes only, no code of others, and who they descend from.
+
+    FOLDER/model.safetensors, config.json, tokenizer.json ...     what `transformers` reads
+    FOLDER/llmtrain.json                                          stage, digest, digests of its parents
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmtrain.errors import CheckpointError
+from llmtrain.posttraining.chat import ChatTokenizer
+
+CARD_NAME = "llmtrain.json"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+def digest_model(folder: Path) -> str:
+    """sha256 over the names and contents of a model's weights, configuration and tokenizer.
+
+    Raises:
+        CheckpointError: there is no model.
+    """
+    check_is_model(folder)
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        if path.suffix in (".safetensors", ".jinja") or path.name in ("config.json", "tokenizer.json"):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def check_is_model(folder: Path) -> None:
+    """Refuse what is no saved model.
+
+    Raises:
+        CheckpointError: there is none, or its weights are not safetensors.
+    """
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: no model here, config.json is missing. Give a Hugging Face folder.")
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        raise CheckpointError(f"{folder}: no model.safetensors. Only safetensors are read; convert the weights first.")
+
+
+def load_causal_model(folder: Path) -> Any:
+    """A language model in float32.
+
+    Raises:
+        CheckpointError: it is none, or has another vocabulary than its tokenizer.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _check_architecture(folder, "ForCausalLM", "a language model")
+    return _load(lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), folder)
+
+
+def load_reward_model(folder: Path) -> Any:
+    """A model that gives a sequence one score, in float32.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    _check_architecture(folder, "ForSequenceClassification", "a reward model, which `llmtrain reward` makes")
+    model = _load(lambda: AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32), folder)
+    if model.config.num_labels != 1:
+        raise CheckpointError(f"{folder}: num_labels = {model.config.num_labels}. A reward model has 1.")
+    return model
+
+
+def start_reward_model(folder: Path, pad_id: int, seed: int) -> Any:
+    """The trunk of a language model under a new score head, N(0, 1 / (hidden_size + 1)).
+
+    Args:
+        folder: the language model.
+        pad_id: of its tokenizer.
+        seed: of the head.
+
+    Source:
+        Stiennon et al. 2020, appendix B.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    _check_architecture(folder, "ForCausalLM", "a language model")
+    model = _load(
+        lambda: AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32), folder
+    )
+    model.config.pad_token_id = pad_id
+    weight = model.score.weight
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        weight.copy_(torch.randn(weight.shape, generator=generator) / (model.config.hidden_size + 1) ** 0.5)
+    return model
+
+
+def check_same_tokenizer(chat: ChatTokenizer, other: ChatTokenizer) -> None:
+    """Refuse two models that read other tokens.
+
+    Raises:
+        CheckpointError: the vocabularies differ; one token is shown.
+    """
+    ours, theirs = chat.tokenizer.get_vocab(), other.tokenizer.get_vocab()
+    if ours != theirs:
+        token = next(iter({*ours.items()} ^ {*theirs.items()}))[0]
+        raise CheckpointError(
+            f"{other.folder}: another tokenizer than {chat.folder}: token {token!r} is {theirs.get(token)} there, "
+            f"{ours.get(token)} here. Train the reward model from the same model, or give the reward as a function."
+        )
+
+
+def save_model(
+    model: Any, weights: Mapping[str, torch.Tensor], chat: ChatTokenizer, folder: Path, card: Mapping[str, Any]
+) -> None:
+    """Write a folder that `from_pretrained` loads; it appears whole, in place of an older one.
+
+    Args:
+        model: of `transformers`, whose configuration is written.
+        weights: whole tensors by its names.
+        chat: its tokenizer.
+        folder: where to.
+        card: stage and parents; the digest is added.
+    """
+    staging = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        model.save_pretrained(staging, state_dict=dict(weights))
+        chat.save(staging)
+        text = json.dumps({**card, "digest": digest_model(staging)}, indent=2)
+        (staging / CARD_NAME).write_text(text + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: could not be written: {error}. Free some space and start again.") from error
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Stage and ancestors of a model made here; empty for any other."""
+    path = folder / CARD_NAME
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _check_architecture(folder: Path, suffix: str, wanted: str) -> None:
+    check_is_model(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    architectures = config.get("architectures") or []
+    # GPT-2's own language model is called LMHeadModel.
+    names = (suffix, "LMHeadModel") if suffix == "ForCausalLM" else (suffix,)
+    if "auto_map" in config:
+        raise CheckpointError(f"{folder}: its config.json asks for code of its own (auto_map), which is never run.")
+    if not any(name.endswith(names) for name in architectures):
+        raise CheckpointError(
+            f"{folder}: architecture {', '.join(architectures) or 'unknown'}. This stage needs {wanted}."
+        )
+
+
+def _load(load: Callable[[], Any], folder: Path) -> Any:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # a new score head is what is asked for
+    try:
+        model = load()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: `transformers` cannot load it: {error}") from error
+    finally:
+        logging.set_verbosity(level)
+    return model

@@ -1,0 +1,105 @@
+"""Our section -> the arguments that `transformers` and DeepSpeed understand."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmtrain.config.stage_training import StageTraining
+from llmtrain.errors import ConfigError
+from llmtrain.process.world import World
+
+_SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+
+
+def count_accumulation(name: str, stage: StageTraining, world_size: int) -> int:
+    """Micro-batches of one optimizer step on each rank.
+
+    Raises:
+        ConfigError: the global batch cannot be cut so.
+    """
+    one_pass = stage.micro_batch_size * world_size
+    if stage.global_batch_size % one_pass:
+        raise ConfigError(
+            f"{name}: {name}.micro_batch_size = {stage.micro_batch_size} x {world_size} ranks does not divide "
+            f"{name}.global_batch_size = {stage.global_batch_size}. Choose a multiple of {one_pass}."
+        )
+    return stage.global_batch_size // one_pass
+
+
+def build_arguments(name: str, stage: StageTraining, folder: Path, seed: int, world: World) -> dict[str, Any]:
+    """Arguments that every trainer of TRL takes.
+
+    Args:
+        name: of the section, for messages.
+        stage: the section.
+        folder: where checkpoints go.
+        seed: of the order of records.
+        world: this process.
+    """
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": stage.micro_batch_size,
+        "gradient_accumulation_steps": count_accumulation(name, stage, world.world_size),
+        "learning_rate": stage.learning_rate,
+        "adam_beta1": stage.betas[0],
+        "adam_beta2": stage.betas[1],
+        "adam_epsilon": stage.epsilon,
+        "weight_decay": stage.weight_decay,
+        "max_grad_norm": stage.max_grad_norm,
+        "lr_scheduler_type": _SCHEDULES[stage.schedule],
+        "warmup_steps": stage.warmup_steps,
+        "logging_steps": stage.log_every_steps,
+        "save_strategy": "no" if stage.save_every_steps is None else "steps",
+        "save_steps": stage.save_every_steps or 1,
+        "save_total_limit": None,  # checkpoints are counted when they are whole
+        "eval_strategy": "no",
+        "seed": seed,
+        "data_seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": stage.compute_dtype == "bfloat16",
+        "gradient_checkpointing": stage.activation_recompute,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "ddp_find_unused_parameters": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "push_to_hub": False,
+    }
+
+
+def build_deepspeed(stage: StageTraining) -> dict[str, Any] | None:
+    """DeepSpeed's configuration; None without ZeRO. `auto` is filled in by `transformers` from its arguments."""
+    if stage.zero_stage == 0:
+        return None
+    zero: dict[str, Any] = {"stage": stage.zero_stage}
+    if stage.zero_stage == 3:
+        # Without it models would be saved in pieces that nothing else reads.
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_optimization": zero,
+        "bf16": {"enabled": "auto"},
+        # torch's AdamW, as without ZeRO: DeepSpeed's own would be compiled at start.
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+def announce_world(world: World, stage: StageTraining) -> None:
+    """Tell accelerate, which reads the environment, what this process is; before anything of it is made."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if world.world_size == 1 and stage.zero_stage == 0:
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+            os.environ.pop(name, None)
+        return
+    values = {
+        "RANK": world.rank,
+        "WORLD_SIZE": world.world_size,
+        "LOCAL_RANK": world.local_rank,
+        "LOCAL_WORLD_SIZE": world.local_world_size,
+        "MASTER_ADDR": world.master_address,
+        "MASTER_PORT": world.master_port,
+    }
+    os.environ.update({name: str(value) for name, value in values.items()})
