@@ -8,10 +8,29 @@ from pathlib import Path
 
 import pytest
 
-ORDER = ["errors", "config", "process", "tokenizer", "shards", "plan", "data", "losses", "model", "optim", "parallel"]
-ORDER += ["checkpoint", "tracking", "training", "posttraining", "stages", "__main__"]
-DATA_PIPELINES_MAY_IMPORT = {"errors", "config", "process", "tokenizer", "shards"}
-TORCH_FREE = ("llmtrain.config", "llmtrain.process", "llmtrain.plan", "llmtrain.tokenizer", "llmtrain.shards")
+ORDER = [
+    "errors",
+    "config",
+    "process",
+    "tokenizer",
+    "shards",
+    "conversations",
+    "plan",
+    "data",
+    "losses",
+    "model",
+    "optim",
+]
+ORDER += ["parallel", "checkpoint", "tracking", "training", "posttraining", "stages", "__main__"]
+DATA_PIPELINES_MAY_IMPORT = {"errors", "config", "process", "tokenizer", "shards", "conversations"}
+TORCH_FREE = (
+    "llmtrain.config",
+    "llmtrain.process",
+    "llmtrain.plan",
+    "llmtrain.tokenizer",
+    "llmtrain.shards",
+    "llmtrain.conversations",
+)
 ONLY_IN = {
     "deepspeed": {"parallel", "checkpoint"},
     "transformers": {"model", "posttraining"},
