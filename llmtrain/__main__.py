@@ -106,6 +106,44 @@ def pretrain(
         raise typer.Exit(run_rank(loaded.config, read_world()))
 
 
+def _run_stage(
+    name: Literal["sft", "reward", "ppo"],
+    config: Path,
+    overrides: list[str] | None,
+    more: list[Path] | None,
+    nproc: int | None,
+) -> None:
+    from llmtrain.config.loader import load_stage_config
+
+    loaded = load_stage_config([config, *(more or [])], overrides or [])
+
+    from llmtrain.process.world import read_world, refuse_second_launcher
+    from llmtrain.stages.posttraining import launch_stage, run_stage
+
+    if nproc is not None:
+        refuse_second_launcher()
+        raise typer.Exit(launch_stage(loaded.config, name, nproc))
+    raise typer.Exit(run_stage(loaded.config, name, read_world()))
+
+
+@app.command()
+def sft(config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None, nproc: NumRanks = None) -> None:
+    """Fine-tune on conversations (section `sft`). Under torchrun, deepspeed or srun this is one rank."""
+    _run_stage("sft", config, overrides, more, nproc)
+
+
+@app.command()
+def reward(config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None, nproc: NumRanks = None) -> None:
+    """Train a reward model on pairs of answers (section `reward`)."""
+    _run_stage("reward", config, overrides, more, nproc)
+
+
+@app.command()
+def ppo(config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None, nproc: NumRanks = None) -> None:
+    """Reinforcement learning from a reward (section `ppo`), by PPO or RLOO."""
+    _run_stage("ppo", config, overrides, more, nproc)
+
+
 @launch_app.command("slurm")
 def launch_slurm(
     config: ConfigFile,

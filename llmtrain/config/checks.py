@@ -4,27 +4,17 @@ from collections.abc import Iterator
 
 from llmtrain.config.explain import find_origin
 from llmtrain.config.model import LlamaModelConfig
-from llmtrain.config.root import Config
+from llmtrain.config.posttraining_checks import check_posttraining
+from llmtrain.config.root import Config, PosttrainingConfig
 from llmtrain.config.yaml_reader import Origins
 
 
-def find_contradictions(config: Config, origins: Origins) -> list[str]:
+def find_contradictions(config: PosttrainingConfig, origins: Origins) -> list[str]:
     """One line for each contradiction between keys, with the place of the key to change."""
-    checks = (
-        _check_horizon,
-        _check_batch,
-        _check_heads,
-        _check_schedule,
-        _check_precision,
-        _check_parallel,
-        _check_data,
-        _check_corpus,
-    )
-    return [
-        f"{find_origin(tuple(key.split('.')), origins)}: {message}"
-        for check in checks
-        for key, message in check(config)
-    ]
+    found = list(check_posttraining(config))
+    if isinstance(config, Config):
+        found += [line for check in _CHECKS_OF_PRETRAINING for line in check(config)]
+    return [f"{find_origin(tuple(key.split('.')), origins)}: {message}" for key, message in found]
 
 
 def divisors(number: int) -> str:
@@ -227,3 +217,15 @@ def _check_corpus(config: Config) -> Iterator[tuple[str, str]]:
                 f"'corpus.sources.{name}.steps' = '{source.steps}' is no list of 'corpus.steps'. There are: "
                 f"{', '.join(sorted(corpus.steps))}.",
             )
+
+
+_CHECKS_OF_PRETRAINING = (
+    _check_horizon,
+    _check_batch,
+    _check_heads,
+    _check_schedule,
+    _check_precision,
+    _check_parallel,
+    _check_data,
+    _check_corpus,
+)

@@ -8,30 +8,33 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from llmtrain.config.checks import find_contradictions
 from llmtrain.config.explain import explain_errors
-from llmtrain.config.root import Config
+from llmtrain.config.root import Config, PosttrainingConfig
 from llmtrain.config.yaml_reader import Origins, parse_scalar, read_yaml
 from llmtrain.errors import ConfigError
 
 COMMAND_LINE = "command line"
 
 
+ConfigT = TypeVar("ConfigT", bound=PosttrainingConfig)
+
+
 @dataclass(frozen=True)
-class LoadedConfig:
+class LoadedConfig(Generic[ConfigT]):
     """A validated configuration and the origin of each value the user set (`file:line` or `command line`)."""
 
-    config: Config
+    config: ConfigT
     origins: Origins
 
 
-def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> LoadedConfig:
-    """Read, merge and validate.
+def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> LoadedConfig[Config]:
+    """Read, merge and validate a whole run.
 
     Args:
         files: YAML files, later ones win.
@@ -40,6 +43,20 @@ def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> LoadedC
     Raises:
         ConfigError: every mistake found, one a line.
     """
+    values, origins = _read(files, overrides)
+    return LoadedConfig(validate(values, origins), origins)
+
+
+def load_stage_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> LoadedConfig[PosttrainingConfig]:
+    """Read, merge and validate what post-training needs, of a whole run or of a model that is there already.
+
+    Arguments and errors as of `load_config`.
+    """
+    values, origins = _read(files, overrides)
+    return LoadedConfig(validate_stage(values, origins), origins)
+
+
+def _read(files: Sequence[Path], overrides: Sequence[str]) -> tuple[dict[str, Any], Origins]:
     values: dict[str, Any] = {}
     origins: Origins = {(): ", ".join(map(str, files))}
     for path in files:
@@ -51,21 +68,35 @@ def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> LoadedC
         for key in reversed(keys):
             nested = {key: nested}
         _merge(values, nested, origins, dict.fromkeys(_list_paths(nested, ()), COMMAND_LINE), ())
-    return LoadedConfig(validate(values, origins), origins)
+    return values, origins
 
 
 def validate(values: dict[str, Any], origins: Origins) -> Config:
-    """Turn plain values into a `Config`.
+    """Turn plain values into the configuration of a whole run.
 
     Raises:
         ConfigError: every mistake found, one a line.
     """
+    return _validate(Config, values, origins)
+
+
+def validate_stage(values: dict[str, Any], origins: Origins) -> PosttrainingConfig:
+    """Turn plain values into a configuration: of a whole run if it has a section of pretraining, else without.
+
+    Raises:
+        ConfigError: every mistake found, one a line.
+    """
+    is_whole = any(name in values for name in Config.model_fields.keys() - PosttrainingConfig.model_fields.keys())
+    return validate(values, origins) if is_whole else _validate(PosttrainingConfig, values, origins)
+
+
+def _validate(kind: type[ConfigT], values: dict[str, Any], origins: Origins) -> ConfigT:
     try:
         # Through JSON: strict there means no bool for an int and no 3.5 for an int, yet lists become tuples
         # and strings become paths.
-        config = Config.model_validate_json(json.dumps(values), strict=True)
+        config = kind.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain_errors(error, Config, values, origins))) from error
+        raise ConfigError("\n".join(explain_errors(error, kind, values, origins))) from error
     contradictions = find_contradictions(config, origins)
     if contradictions:
         raise ConfigError("\n".join(contradictions))

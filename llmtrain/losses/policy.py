@@ -28,7 +28,9 @@ def estimate_kl(
     return -log_ratio if estimator == "k1" else log_ratio.exp() - 1 - log_ratio
 
 
-def place_scores(kl_BR: torch.Tensor, scores_B: torch.Tensor, mask_BR: torch.Tensor, coefficient: float) -> torch.Tensor:
+def place_scores(
+    kl_BR: torch.Tensor, scores_B: torch.Tensor, mask_BR: torch.Tensor, coefficient: float
+) -> torch.Tensor:
     """Reward of each token: minus its KL, and the score at the last token of the response.
 
     Source:

@@ -119,9 +119,7 @@ def draw_responses(
     return Rollout(prompt_ids, torch.stack(ids, 1), torch.stack(logprobs, 1), torch.stack(opens, 1))
 
 
-def choose_tokens(
-    logprobs_BV: torch.Tensor, uniforms_B: torch.Tensor, generation: GenerationConfig
-) -> torch.Tensor:
+def choose_tokens(logprobs_BV: torch.Tensor, uniforms_B: torch.Tensor, generation: GenerationConfig) -> torch.Tensor:
     """One token for each row by inversion of the distribution that top-k and top-p leave.
 
     Args:

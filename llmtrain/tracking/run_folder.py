@@ -21,7 +21,7 @@ from typing import Any
 from llmtrain.errors import MachineError
 
 METRICS_NAME, SAMPLES_NAME, EVENTS_NAME = "metrics.jsonl", "samples.jsonl", "events.jsonl"
-SUMMARY_NAME = "summary.json"
+SUMMARY_NAME, SUMMARY_MARKDOWN = "summary.json", "summary.md"
 
 
 class RunWriter:
@@ -46,9 +46,9 @@ class RunWriter:
         """
         self._append(METRICS_NAME, {"step": step, "time": time.time(), "metrics": dict(metrics)})
 
-    def log_sample(self, step: int, prompt: str, text: str) -> None:
-        """Append generated text."""
-        self._append(SAMPLES_NAME, {"step": step, "time": time.time(), "prompt": prompt, "text": text})
+    def log_sample(self, step: int, prompt: str, text: str, **fields: float) -> None:
+        """Append generated text, and what it was found to be worth."""
+        self._append(SAMPLES_NAME, {"step": step, "time": time.time(), "prompt": prompt, "text": text, **fields})
 
     def log_event(self, event: str, **fields: Any) -> None:
         """Append something that happened once: start, resume, save, stop, failure."""

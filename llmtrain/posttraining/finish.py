@@ -1,0 +1,40 @@
+"""The end of a stage: whole weights from whatever the ranks hold, and the model's folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmtrain.posttraining.chat import ChatTokenizer
+from llmtrain.posttraining.context import StageContext
+from llmtrain.posttraining.model_digest import digest_model, read_card
+from llmtrain.posttraining.models import save_model
+
+
+def take_weights(accelerator: Any, model: Any, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Whole tensors by name; under ZeRO-3 they are gathered, and all ranks call it.
+
+    Args:
+        accelerator: accelerate's.
+        model: as prepared by it.
+        prefix: only names that begin so, without it.
+
+    Returns:
+        Weights; empty on ranks that hold none (ZeRO-3 gives them to rank 0).
+    """
+    state = accelerator.get_state_dict(model) or {}
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def save_trained(
+    context: StageContext, model: Any, weights: Mapping[str, torch.Tensor], chat: ChatTokenizer, folder: Path
+) -> None:
+    """Rank 0 writes the folder with the digests of the models it comes from; all ranks call it."""
+    if context.world.is_first:
+        parents = {
+            role: {"folder": str(path), "digest": digest_model(path), "stage": read_card(path).get("stage")}
+            for role, path in context.parents.items()
+        }
+        save_model(model, weights, chat, folder, {"stage": context.name, "parents": parents})
+    context.wait_for_all()

@@ -1,0 +1,87 @@
+"""The records of a stage: read by source, split into training and held-out by prompt, identified by content."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+from llmtrain.config.records import RecordsConfig
+from llmtrain.conversations.read import Records, read_conversations, read_preferences, read_prompts
+from llmtrain.conversations.records import Conversation, Preference, Prompt
+from llmtrain.conversations.split import RecordT, find_shared_prompts, normalize, split_held_out
+from llmtrain.errors import ConfigError, DataError
+
+
+@dataclass
+class SplitRecords(Generic[RecordT]):
+    """Records of all sources of a stage."""
+
+    train: list[RecordT] = field(default_factory=list)
+    held_out: list[RecordT] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    files: list[tuple[str, str, str]] = field(default_factory=list)
+    """Source, path and sha256."""
+
+    def describe(self) -> dict[str, Any]:
+        """For the summary."""
+        return {
+            "train": dict(Counter(item.source for item in self.train)),
+            "held_out": dict(Counter(item.source for item in self.held_out)),
+            "left_out": dict(sorted(self.left_out.items())),
+            "files": [{"source": source, "path": path, "sha256": digest} for source, path, digest in self.files],
+        }
+
+
+def read_split_conversations(data: Mapping[str, RecordsConfig], fraction: float) -> SplitRecords[Conversation]:
+    """Conversations of all sources; see `_read_split`."""
+    return _read_split(data, fraction, read_conversations, "sft.data")
+
+
+def read_split_preferences(data: Mapping[str, RecordsConfig], fraction: float) -> SplitRecords[Preference]:
+    """Pairs of all sources; see `_read_split`."""
+    return _read_split(data, fraction, read_preferences, "reward.data")
+
+
+def read_split_prompts(data: Mapping[str, RecordsConfig], fraction: float) -> SplitRecords[Prompt]:
+    """Prompts of all sources, each once; see `_read_split`."""
+    records = _read_split(data, fraction, read_prompts, "ppo.prompts")
+    records.train, records.held_out = _keep_first(records.train), _keep_first(records.held_out)
+    return records
+
+
+def _read_split(
+    data: Mapping[str, RecordsConfig],
+    fraction: float,
+    read: Callable[[RecordsConfig, str], Records[RecordT]],
+    key: str,
+) -> SplitRecords[RecordT]:
+    """Read every source and hold out the same share of the prompts of each.
+
+    Raises:
+        ConfigError: there is no source.
+        DataError: a source cannot be read, or a held-out prompt stands in training under another source.
+    """
+    if not data:
+        raise ConfigError(f"{key}: no source. Name files there, or add section `instructions` to make some.")
+    result: SplitRecords[RecordT] = SplitRecords()
+    for source, config in data.items():
+        records = read(config, source)
+        train, held_out = split_held_out(records.items, fraction)
+        result.train += train
+        result.held_out += held_out
+        result.left_out.update(records.left_out)
+        result.files += [(source, str(path), digest) for path, digest in records.files]
+    shared = set(find_shared_prompts(result.train, result.held_out)) if fraction else set()
+    if shared:
+        # A prompt of two sources: the hash holds it out in both, unless a minimum was filled up in one.
+        before = len(result.train)
+        held = {normalize(item.prompt) for item in result.held_out}
+        result.train = [item for item in result.train if normalize(item.prompt) not in held]
+        result.left_out["prompt is held out in another source"] += before - len(result.train)
+        if find_shared_prompts(result.train, result.held_out):
+            raise DataError(f"{key}: held-out prompts stand in the training records. Remove repeats from the sources.")
+    return result
+
+
+def _keep_first(prompts: list[Prompt]) -> list[Prompt]:
+    return list({normalize(prompt.prompt): prompt for prompt in reversed(prompts)}.values())[::-1]

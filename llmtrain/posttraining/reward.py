@@ -1,0 +1,177 @@
+"""The reward model: TRL's RewardTrainer on encoded pairs, and what the held-out pairs say about it.
+
+pairs of files + pairs that the fine-tuned model answers itself -> tokens -> Bradley-Terry loss -> model
+held-out pairs -> accuracy, calibration, length;  answers of the fine-tuned model -> offset
+"""
+
+import math
+from collections import Counter
+from typing import Any
+
+import torch
+
+from llmtrain.config.reward import RewardConfig
+from llmtrain.conversations.records import Preference
+from llmtrain.conversations.split import find_shared_prompts
+from llmtrain.errors import ConfigError, DataError
+from llmtrain.posttraining.callback import StageCallback
+from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
+from llmtrain.posttraining.context import StageContext, gather_all
+from llmtrain.posttraining.finish import save_trained
+from llmtrain.posttraining.models import load_causal_model, start_reward_model
+from llmtrain.posttraining.pairs import EncodedPairs, encode_pairs, sample_pairs
+from llmtrain.posttraining.records import SplitRecords, read_split_preferences, read_split_prompts
+from llmtrain.posttraining.reward_report import describe_judgements
+from llmtrain.posttraining.rewards import OFFSET, score_sequences
+from llmtrain.posttraining.sft import find_max_length, start_or_resume
+from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
+
+
+def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any] | None:
+    """Train, measure, save the model with its offset.
+
+    Returns:
+        The summary, on every rank; None when a signal stopped it after saving.
+    """
+    from datasets import Dataset
+    from trl import RewardConfig as Arguments
+    from trl import RewardTrainer
+    from trl.models.utils import unwrap_model_for_generation
+
+    chat = load_chat_tokenizer(context.parents["model"])
+    model = start_reward_model(context.parents["model"], chat.pad_id, context.config.run.seed)
+    max_length = find_max_length("reward", section.max_length, model)
+    records, sampled_left_out = collect_pairs(context, section, chat)
+    train = encode_pairs(chat, records.train, max_length, section.long_examples)
+    held_out = encode_pairs(chat, records.held_out, max_length, section.long_examples)
+    leaked = find_shared_prompts(records.train, records.held_out)
+
+    class Trainer(RewardTrainer):  # type: ignore[misc]
+        """TRL's, without a page about itself in every checkpoint."""
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """Nothing: the card is written with the model."""
+
+    arguments = Arguments(
+        **build_arguments("reward", section, context.checkpoints, context.config.run.seed, context.world),
+        deepspeed=build_deepspeed(section),
+        num_train_epochs=section.train_epochs,
+        max_length=max_length,
+        center_rewards_coefficient=section.center_rewards_coefficient or None,
+    )
+    trainer: Any = None
+
+    def judge() -> tuple[list[float], list[float]]:
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as whole:
+            return judge_pairs(whole, held_out, chat.pad_id, section.micro_batch_size, context)
+
+    def evaluate(step: int) -> dict[str, float]:
+        report = describe_judgements(held_out, *judge())
+        return {
+            "validation/pair_accuracy": report["accuracy"]["value"],
+            "validation/loss": report["loss"],
+            "validation/reward_length_correlation": report["reward_length_correlation"],
+            "validation/calibration_error": report["calibration"]["expected_error"],
+        }
+
+    callback = StageCallback(context, section, evaluate)
+    rows = Dataset.from_dict({"chosen_ids": train.chosen, "rejected_ids": train.rejected})
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=rows, processing_class=chat.tokenizer, callbacks=[callback]
+    )
+    resume = start_or_resume(context)
+    trainer.train(resume_from_checkpoint=resume)
+    if trainer.state.global_step < trainer.state.max_steps:
+        return None
+    callback.evaluate(trainer.state.global_step)
+    report = describe_judgements(held_out, *judge())
+    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as whole:
+        offset = compute_offset(whole, train, chat.pad_id, section.micro_batch_size, context)
+    model.config.update({OFFSET: offset})
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) or {}
+    save_trained(context, model, weights, chat, context.model_folder)
+    return {
+        "steps": trainer.state.global_step,
+        "records": records.describe(),
+        "train_pairs": train.describe(),
+        "held_out_pairs": held_out.describe(),
+        "sampled_left_out": dict(sampled_left_out),
+        "prompts_in_both_parts": len(leaked),
+        "reward_offset": offset,
+        "held_out": report,
+    }
+
+
+def collect_pairs(
+    context: StageContext, section: RewardConfig, chat: ChatTokenizer
+) -> tuple[SplitRecords[Preference], Counter[str]]:
+    """Pairs of files, and those that the fine-tuned model answers itself.
+
+    Raises:
+        ConfigError: there is neither, or pairs are to be drawn without prompts.
+        DataError: none is held out.
+    """
+    records: SplitRecords[Preference] = SplitRecords()
+    left_out = Counter[str]()
+    if section.data:
+        records = read_split_preferences(section.data, section.validation_fraction)
+    elif section.sampled is None:
+        raise ConfigError("reward: no pairs. Name files in reward.data, draw some with reward.sampled, or make some.")
+    if section.sampled is not None:
+        sft = context.config.sft
+        if sft is None or not sft.data:
+            raise ConfigError("reward.sampled: draws answers to the prompts of sft.data, and there are none.")
+        # The same prompts are held out as in every other stage.
+        prompts = read_split_prompts(sft.data, section.validation_fraction)
+        policy = load_causal_model(context.parents["model"]).to(context.device)
+        count = section.sampled.pairs
+        for part, rows, share in (
+            (records.train, prompts.train, count),
+            (records.held_out, prompts.held_out, math.ceil(count * section.validation_fraction)),
+        ):
+            pairs, reasons = sample_pairs(policy, chat, rows, section.sampled, share, context, section.micro_batch_size)
+            part += pairs
+            left_out += reasons
+    if not records.held_out:
+        raise DataError(
+            "reward: no pair is held out, so nothing could be said about the model. Raise reward.validation_fraction."
+        )
+    return records, left_out
+
+
+def judge_pairs(
+    model: Any, pairs: EncodedPairs, pad_id: int, batch_size: int, context: StageContext
+) -> tuple[list[float], list[float]]:
+    """Scores of the chosen and of the rejected answers; all ranks call it and get all.
+
+    Args:
+        model: whole on this rank.
+        pairs: to judge.
+        pad_id: fills up.
+        batch_size: sequences of one forward pass.
+        context: ranks.
+    """
+    mine = range(context.world.rank, len(pairs.chosen), context.world.world_size)
+    was_training = model.training
+    model.eval()
+    chosen = score_sequences(model, [pairs.chosen[i] for i in mine], pad_id, batch_size).tolist()
+    rejected = score_sequences(model, [pairs.rejected[i] for i in mine], pad_id, batch_size).tolist()
+    model.train(was_training)
+    rows = sorted(gather_all(list(zip(mine, chosen, rejected, strict=True))))
+    return [row[1] for row in rows], [row[2] for row in rows]
+
+
+def compute_offset(model: Any, pairs: EncodedPairs, pad_id: int, batch_size: int, context: StageContext) -> float:
+    """Mean score of the fine-tuned model's own answers where pairs were drawn from it, else of the chosen answers.
+
+    Source:
+        Stiennon et al. 2020, section 3.4: rewards are shifted so that such answers have mean zero.
+    """
+    own = [i for i, source in enumerate(pairs.sources) if source == "sampled"]
+    chosen = EncodedPairs(
+        [pairs.chosen[i] for i in own or range(len(pairs.chosen))],
+        [pairs.rejected[i] for i in own] or list(pairs.chosen),
+    )
+    first, second = judge_pairs(model, chosen, pad_id, batch_size, context)
+    scores = first + (second if own else [])
+    return float(torch.tensor(scores, dtype=torch.float64).mean())

@@ -1,0 +1,155 @@
+"""Supervised fine-tuning: TRL's SFTTrainer on encoded conversations.
+
+records -> template -> tokens with labels -> packed -> steps -> model, with held-out loss by source
+"""
+
+import math
+from typing import Any
+
+import torch
+
+from llmtrain.config.sft import SftConfig
+from llmtrain.data.labels import IGNORE_INDEX
+from llmtrain.errors import ConfigError
+from llmtrain.posttraining.callback import StageCallback
+from llmtrain.posttraining.chat import load_chat_tokenizer
+from llmtrain.posttraining.checkpoints import find_checkpoint, remove_torn
+from llmtrain.posttraining.context import StageContext, sum_over_ranks
+from llmtrain.posttraining.finish import save_trained, take_weights
+from llmtrain.posttraining.models import load_causal_model
+from llmtrain.posttraining.records import read_split_conversations
+from llmtrain.posttraining.sft_data import Examples, encode_conversations
+from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
+
+
+def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | None:
+    """Train, save the model.
+
+    Returns:
+        The summary, on every rank; None when a signal stopped it after saving.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig as Arguments
+    from trl import SFTTrainer
+
+    chat = load_chat_tokenizer(context.parents["model"])
+    model = load_causal_model(context.parents["model"])
+    max_length = find_max_length("sft", section.max_length, model)
+    records = read_split_conversations(section.data, section.validation_fraction)
+    limits = (max_length, section.long_examples, section.loss_on)
+    train = encode_conversations(chat, records.train, *limits)
+    held_out = encode_conversations(chat, records.held_out, *limits) if records.held_out else Examples()
+
+    class Trainer(SFTTrainer):  # type: ignore[misc]
+        """TRL's, without a page about itself in every checkpoint."""
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """Nothing: the card is written with the model."""
+
+    arguments = Arguments(
+        **build_arguments("sft", section, context.checkpoints, context.config.run.seed, context.world),
+        deepspeed=build_deepspeed(section),
+        num_train_epochs=section.train_epochs,
+        max_length=max_length,
+        packing=section.packing,
+        packing_strategy="bfd",
+    )
+    rows = Dataset.from_dict({"input_ids": train.input_ids, "labels": train.labels})
+    trainer: Any = None
+
+    def evaluate(step: int) -> dict[str, float]:
+        network = model if trainer is None else trainer.model_wrapped
+        return compute_held_out_loss(network, held_out, section.micro_batch_size, chat.pad_id, context)
+
+    callback = StageCallback(context, section, evaluate)
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=rows, processing_class=chat.tokenizer, callbacks=[callback]
+    )
+    resume = start_or_resume(context)
+    trainer.train(resume_from_checkpoint=resume)
+    if trainer.state.global_step < trainer.state.max_steps:
+        return None
+    after = callback.evaluate(trainer.state.global_step)
+    weights = take_weights(trainer.accelerator, trainer.model_wrapped)
+    save_trained(context, model, weights, chat, context.model_folder)
+    before = callback.evaluations[0][1] if callback.evaluations[0][0] == 0 else {}
+    return {
+        "steps": trainer.state.global_step,
+        "records": records.describe(),
+        "train_examples": train.describe(),
+        "held_out_examples": held_out.describe(),
+        "max_length": max_length,
+        "held_out_loss": {"before": before, "after": after},
+    }
+
+
+def find_max_length(name: str, wanted: int | None, model: Any) -> int:
+    """Tokens of one example at most.
+
+    Raises:
+        ConfigError: more are wanted than the model has positions.
+    """
+    positions: int = model.config.max_position_embeddings
+    if wanted is not None and wanted > positions:
+        raise ConfigError(
+            f"{name}.max_length = {wanted}: the model reads {positions} tokens. Choose at most {positions}."
+        )
+    return wanted or positions
+
+
+def start_or_resume(context: StageContext) -> str | None:
+    """The checkpoint to go on from; the writer forgets what came after it."""
+    context.wait_for_all()
+    if context.world.is_first:
+        remove_torn(context.checkpoints)
+    context.wait_for_all()
+    checkpoint = find_checkpoint(context.checkpoints)
+    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
+    if context.writer is not None:
+        context.writer.resume(step if checkpoint is not None else -1)
+        context.log_event("started", first_step=step, world_size=context.world.world_size)
+    context.stop.install()
+    return str(checkpoint) if checkpoint is not None else None
+
+
+@torch.no_grad()
+def compute_held_out_loss(
+    model: Any, examples: Examples, batch_size: int, pad_id: int, context: StageContext
+) -> dict[str, float]:
+    """Nats per learned token of held-out examples, in all and by source; the same on every rank and layout."""
+    names = sorted(set(examples.sources))
+    sums = torch.zeros(len(names), 2, dtype=torch.float64)
+    ranks, rank = context.world.world_size, context.world.rank
+    was_training = model.training
+    model.eval()
+    # Ranks take turns; under ZeRO-3 each forward pass is one of all ranks, so all make as many.
+    for start in range(0, math.ceil(len(examples.input_ids) / (ranks * batch_size)) * batch_size, batch_size):
+        places = [i * ranks + rank for i in range(start, start + batch_size)]
+        chosen = [place for place in places if place < len(examples.input_ids)] or [0]
+        losses = _sum_losses(
+            model, [(examples.input_ids[i], examples.labels[i]) for i in chosen], pad_id, context.device
+        )
+        if places[0] < len(examples.input_ids):
+            for place, (loss, count) in zip(chosen, losses, strict=True):
+                sums[names.index(examples.sources[place])] += torch.tensor([loss, count], dtype=torch.float64)
+    model.train(was_training)
+    sums = sum_over_ranks(sums)
+    if not names:
+        return {}
+    by_source = {f"validation/loss_{name}": float(row[0] / row[1]) for name, row in zip(names, sums, strict=True)}
+    return {"validation/loss": float(sums[:, 0].sum() / sums[:, 1].sum())} | by_source
+
+
+def _sum_losses(
+    model: Any, rows: list[tuple[list[int], list[int]]], pad_id: int, device: torch.device
+) -> list[tuple[float, int]]:
+    width = max(len(ids) for ids, _ in rows)
+    ids_BT = torch.tensor([ids + [pad_id] * (width - len(ids)) for ids, _ in rows], device=device)
+    labels_BT = torch.tensor([labels + [IGNORE_INDEX] * (width - len(labels)) for _, labels in rows], device=device)
+    mask_BT = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in rows], device=device)
+    logits = model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits[:, :-1].float()
+    losses = torch.nn.functional.cross_entropy(
+        logits.transpose(1, 2), labels_BT[:, 1:], ignore_index=IGNORE_INDEX, reduction="none"
+    )
+    counts = (labels_BT[:, 1:] != IGNORE_INDEX).sum(1)
+    return [(float(loss), int(count)) for loss, count in zip(losses.double().sum(1), counts, strict=True)]
