@@ -1,13 +1,16 @@
 """Articles of an encyclopedia: a title, and sections of paragraphs, out of the text of a document."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from data_pipelines.document import Document
 from data_pipelines.instructions.sentences import drop_pronunciation
 
 _HEADING = re.compile(r"^(#{1,6}) +(.+?)\s*$", re.MULTILINE)
+_PUNCTUATION = ".,;:!?()[]\"'"
 _PROSE = frozenset({"", "en"})
 
 
@@ -35,10 +38,23 @@ class Article:
         first, *others = name.split()
         if not name[:1].isupper() or not name[1:2].islower() or any(word[0].isupper() for word in others):
             return name
-        lowered = name[0].lower() + name[1:]
-        capital = len(re.findall(rf"(?<=[a-z,;] ){re.escape(first)}\b", self.text))
-        small = len(re.findall(rf"(?<![\w-]){re.escape(first[0].lower() + first[1:])}(?:s|es)?\b", self.text))
-        return lowered if small > capital else name
+        small, capital = self._spellings
+        lowered = first[0].lower() + first[1:]
+        count = sum(small[f"{lowered}{ending}"] for ending in ("", "s", "es"))
+        return name[0].lower() + name[1:] if count > capital[first] else name
+
+    @cached_property
+    def _spellings(self) -> tuple[Counter[str], Counter[str]]:
+        """Counts of words in lower case, and of capitalised ones within a sentence."""
+        small, capital, before = Counter[str](), Counter[str](), "."
+        for token in self.text.split():
+            word = token.strip(_PUNCTUATION)
+            if word[:1].islower():
+                small[word] += 1
+            elif word[:1].isupper() and (before[-1].islower() or before[-1] in ",;"):
+                capital[word] += 1
+            before = token
+        return small, capital
 
 
 def is_prose(document: Document) -> bool:

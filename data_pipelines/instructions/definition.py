@@ -19,9 +19,9 @@ _SUBJECT = re.compile(
 _NAME = re.compile(r"^(?!(?:South|North|East|West) of )[^\W\d_][\w'\u2019.\u2013-]*(?: [\w'\u2019.\u2013-]+)*$")
 # Words no name of a thing holds: the subject would be half a sentence.
 _NO_NAME = word_set(
-    "is are was were has have had of-which that which who whom whose what when where while and or but not there it "
-    "this these he she they his her its their because if than as been being can could may might will would should "
-    "to"
+    "using perhaps given during despite according under both after before until since for at by with from is are "
+    "was were has have had of-which that which who whom whose what when where while and or but not there it this "
+    "these he she they his her its their because if than as been being can could may might will would should to"
 )
 _VAGUE = word_set(
     "of in for to on at from with example use focus positive way result reason problem case feature kind type form "
@@ -46,9 +46,9 @@ _PERSONS = word_set(
     "activist revolutionary anarchist journalist editor critic explorer navigator businessman industrialist "
     "entrepreneur physician surgeon psychologist psychiatrist philologist linguist logician scholar orator athlete "
     "footballer player golfer boxer cricketer god goddess hero heroine character nymph titan giant son daughter "
-    "wife husband brother sister prophet patriarch astronaut cosmonaut programmer designer protagonist officer "
-    "person influence humanist individual figure cartoonist animator comedian dancer choreographer leader theorist "
-    "ruler"
+    "wife husband brother sister prophet patriarch astronaut cosmonaut programmer designer protagonist woman man "
+    "founder alchemist officer person influence humanist individual figure cartoonist animator comedian dancer "
+    "choreographer leader theorist ruler"
 )
 _HEAD = re.compile(r"[,.;(]| (?:who|which|that|of|in|for|from|by|best|known|and|whose|with|at|on|during|to) ")
 

@@ -2,7 +2,7 @@
 
 get_python_inc(plat_specific=0)
 Return the directory containing ...               ->    What does `get_python_inc` of `distutils.sysconfig` do?
-The `fs` module enables interacting with ...      ->    What does the `fs` module do?
+The process.stderr property returns ...           ->    What does the process.stderr property return?
 """
 
 import re
@@ -22,15 +22,16 @@ _VERB = re.compile(r"^[A-Z][a-z]+s? [a-z0-9'\"`*]")
 _SENTENCE = re.compile(
     r"^(?P<article>The |An? )?(?P<name>[\w`'.()_-]+(?: [\w`'.()_-]+){0,3}) "
     r"(?P<verb>is|are|returns|contains|provides|specifies|determines|defines|represents|creates|prints|raises|enables|"
-    r"describes|allows|supports|checks|controls|converts) (?P<rest>.+)$"
+    r"describes|allows|supports|controls|converts) (?P<rest>.+)$"
 )
 _CODE = re.compile(r"[A-Z_.`'()\d-]")
 _UNDERSCORE = re.compile(r"^(\w+)_\.\1$")
 _PLAIN_VERB = {"is", "are"}
 _NO_NAME = word_set(
-    "is are was were has have had that which who when where while and or but not there it this these they because "
-    "if than as been being can could may might will would should must to function following method value default "
-    "result same first second last only next example argument purpose above below latter former name reason option "
+    "following next other bottom top returned given added optional writes reads part parts word words value is are "
+    "was were has have had that which who when where while and or but not there it this these they because if than "
+    "as been being can could may might will would should must to function following method value default result "
+    "same first second last only next example argument purpose above below latter former name reason option "
     "behavior behaviour output problem idea type code program"
 )
 _IS = re.compile(r"^(?:an?|the|used|one of|similar|equivalent|called|raised|returned) ")
@@ -75,13 +76,14 @@ def _make(document: Document, sentence: str) -> Draft | None:
     if match is None or not is_clean(sentence) or not stands_alone(sentence):
         return None
     name, verb, determiner = match["name"], match["verb"], (match["article"] or "").lower()
-    if _NO_NAME & {word.lower().strip("`'") for word in name.split()[-1:]} or _NO_VERB & set(name.lower().split()):
+    words = name.lower().split()
+    if _NO_NAME & set(words) or words[0].endswith("ing") or len(match["rest"].split()) < 3 or _NO_VERB & set(words):
         return None
     if not _is_name(name, determiner):
         return None
     if verb in _PLAIN_VERB and not _IS.match(match["rest"]):
         return None
-    if not determiner and name[0].isupper() and name[1:].islower() and " " not in name:
+    if not determiner and name.isalpha() and name[0].isupper() and name[1:].islower():
         name = name[0].lower() + name[1:] if verb in _PLAIN_VERB else name
     asked = f"{determiner}{name}"
     question = f"What {verb} {asked}?" if verb in _PLAIN_VERB else f"What does {asked} {_infinitive(verb)}?"
@@ -98,14 +100,12 @@ def _is_name(name: str, determiner: str) -> bool:
 
 _ADVERBS = word_set(
     "then also only now still usually never always often by in on at with to from after before currently first "
-    "finally again of for fully default under until unless although"
+    "finally again of for fully default under until unless although since"
 )
 _NO_VERB = word_set("is are was were has have that which who when if it this these they can may will would should must")
 
 
 def _infinitive(verb: str) -> str:
-    if verb in ("enables", "allows", "supports", "checks", "controls", "converts"):
-        return "do"
     return f"{verb[:-3]}y" if verb.endswith("ies") else verb.removesuffix("s")
 
 

@@ -31,7 +31,8 @@ _DEPENDENT = word_set(
     "if note see for we you i my our your all other"
 )
 _MIN_WORDS = 4
-_LIST_ITEM = re.compile(r"[.:;)] [-*] ")
+_LIST_ITEM = re.compile(r"[.:;)] [-*] |[(;] ?[\u2013-] ")
+_SLASHED = re.compile(" /(?=[^/\\n]*[\u02c8\u02cc\u0250-\u02af])[^/\\n]*/")
 _ASIDE = re.compile(r" ?\(([^()]*)\)")
 _PHONETIC = re.compile("[\u02c8\u02cc\u02d0\u0250-\u02af\u014b\u00f0\u03b8]|^/.*/$")
 
@@ -76,7 +77,7 @@ def stands_alone(sentence: str) -> bool:
 
 def drop_pronunciation(text: str) -> str:
     """A text without phonetic transcriptions in brackets, which are no help to who reads letters."""
-    return _ASIDE.sub(_drop_phonetic, text)
+    return _SLASHED.sub("", _ASIDE.sub(_drop_phonetic, text))
 
 
 def _drop_phonetic(match: re.Match[str]) -> str:
