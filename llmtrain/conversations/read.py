@@ -144,8 +144,8 @@ def _read_rows(file: str) -> Iterator[Row]:
             for number, line in enumerate(io.TextIOWrapper(stream, "utf-8-sig", newline="\n"), start=1):
                 if line.strip():
                     yield Row(file, number, _check_row(file, number, json.loads(line)))
-    except json.JSONDecodeError as error:
-        place = f"row {number + 1:,}" if ".jsonl" in Path(file).name else "content"
+    except (json.JSONDecodeError, RecursionError) as error:
+        place = f"row {number:,}" if number else "content"
         raise DataError(f"{file}: {place}: not JSON: {error}. Write one object a line, or one array.") from error
     except _DAMAGE as error:
         raise DataError(
