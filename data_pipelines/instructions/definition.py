@@ -14,9 +14,13 @@ from llmtrain.config.instructions import InstructionsConfig
 
 _SUBJECT = re.compile(
     r"^(?P<article>The |An? )?(?P<name>[^\s,;:(\"\u201c\u201d]+(?: [^\s,;:(\"\u201c\u201d]+){0,5}?)"
-    r"(?P<aside> \([^()]*\)|, [^,]{2,60},)? (?P<verb>is|are|was|were) (?P<rest>(?:an?|the|one of|any|another) .+)$"
+    r"(?P<aside>(?: \([^()]*\))?(?:, [^,]{2,60},)?) "
+    r"(?P<verb>is|are|was|were) (?P<rest>(?:an?|the|one of|any|another) .+)$"
 )
-_NAME = re.compile(r"^(?!(?:South|North|East|West) of )[^\W\d_][\w'\u2019.\u2013-]*(?: [\w'\u2019.\u2013-]+)*$")
+_NAME = re.compile(
+    r"^(?!(?:In|On|At|Of|To|Among|Within|South of|North of|East of|West of) )"
+    r"[^\W\d_][\w'\u2019.\u2013-]*(?: [\w'\u2019.\u2013-]+)*$"
+)
 # Words no name of a thing holds: the subject would be half a sentence.
 _NO_NAME = word_set(
     "using perhaps given during despite according under both after before until since for at by with from is are "
@@ -32,7 +36,7 @@ _POINTING = re.compile(
 )
 _LIFE = re.compile(
     r"\b(?:born|b\.|d\.|died)\b|\b\d{1,2} [A-Z][a-z]+ \d{3,4}|[A-Z][a-z]+ \d{1,2}, \d{4}|"
-    r"^ \(\d{4}[-\u2013]\d{4}\)$"
+    r"^ \(\d{4}[-\u2013]\d{4}\)(?:,|$)"
 )
 _NO_PERSON = word_set(
     "War Wars Revolution Movement Empire Republic Society Dynasty Period Age Battle Act Treaty Kingdom"
@@ -115,4 +119,4 @@ def _is_person(match: re.Match[str], name: str) -> bool:
     head = re.split(r"[\s-]", _HEAD.split(match["rest"], maxsplit=1)[0].lower())
     if _NO_PERSON & set(name.split()):
         return False
-    return head[-1] in _PERSONS or _LIFE.search(match["aside"] or "") is not None
+    return head[-1] in _PERSONS or _LIFE.search(match["aside"]) is not None

@@ -143,7 +143,7 @@ def _read_rows(file: str) -> Iterator[Row]:
                 return
             for number, line in enumerate(io.TextIOWrapper(stream, "utf-8-sig", newline="\n"), start=1):
                 if line.strip():
-                    yield Row(file, number, _check_row(file, number, json.loads(line)))
+                    yield Row(file, number, _check_row(file, number, json.loads(line.rstrip())))
     except (json.JSONDecodeError, RecursionError) as error:
         place = f"row {number:,}" if number else "content"
         raise DataError(f"{file}: {place}: not JSON: {error}. Write one object a line, or one array.") from error
