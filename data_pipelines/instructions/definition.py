@@ -50,9 +50,9 @@ _PERSONS = word_set(
     "activist revolutionary anarchist journalist editor critic explorer navigator businessman industrialist "
     "entrepreneur physician surgeon psychologist psychiatrist philologist linguist logician scholar orator athlete "
     "footballer player golfer boxer cricketer god goddess hero heroine character nymph titan giant son daughter "
-    "wife husband brother sister prophet patriarch astronaut cosmonaut programmer designer protagonist woman man "
-    "founder alchemist officer person influence humanist individual figure cartoonist animator comedian dancer "
-    "choreographer leader theorist ruler"
+    "wife husband brother sister prophet patriarch astronaut cosmonaut programmer designer protagonist pharmacist "
+    "woman man founder alchemist officer person influence humanist individual figure cartoonist animator comedian "
+    "dancer choreographer leader theorist ruler"
 )
 _HEAD = re.compile(r"[,.;(]| (?:who|which|that|of|in|for|from|by|best|known|and|whose|with|at|on|during|to) ")
 

@@ -16,7 +16,7 @@ import zstandard
 from llmtrain.config.records import RecordFormat, RecordsConfig
 from llmtrain.conversations.formats import parse_conversations, parse_preferences, parse_prompts, tell_format
 from llmtrain.conversations.records import Conversation, Message, Preference, Prompt, identify
-from llmtrain.conversations.row import Row, RowError
+from llmtrain.conversations.row import COLUMNS, Row, RowError
 from llmtrain.conversations.split import RecordT
 from llmtrain.errors import DataError
 
@@ -124,7 +124,7 @@ def _read_file(
         try:
             yield from list(parse(row, form, source, left_out))
         except RowError as error:
-            if records.bad_rows == "refuse" or error.reason == "format":
+            if records.bad_rows == "refuse" or error.reason == COLUMNS:
                 raise
             left_out[error.reason] += 1
 

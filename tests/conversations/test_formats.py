@@ -349,15 +349,15 @@ MESSAGES: list[tuple[Parse, RecordFormat, dict[str, Any], str]] = [
         parse_preferences,
         "alpaca",
         {"instruction": "a", "output": "b"},
-        "key 'instruction, output': are of format alpaca, which holds no preferences. Formats that hold preferences: "
-        "open_assistant, hh_rlhf, ultrafeedback and preference.",
+        "columns instruction, output: format alpaca holds no preferences. Use open_assistant, hh_rlhf, ultrafeedback "
+        "or preference.",
     ),
     (
         parse_conversations,
         "preference",
         {"prompt": "a", "chosen": "b", "rejected": "c"},
-        "key 'chosen, prompt, rejected': are of format preference, which holds no conversations. Formats that hold "
-        "conversations: messages, prompt_completion, alpaca, sharegpt and open_assistant.",
+        "columns chosen, prompt, rejected: format preference holds no conversations. Use messages, prompt_completion, "
+        "alpaca, sharegpt or open_assistant.",
     ),
     (
         parse_prompts,
@@ -388,25 +388,22 @@ def test_a_tree_that_is_too_deep_is_refused() -> None:
 
 
 FORMATS = "messages, prompt_completion, prompt, alpaca, sharegpt, open_assistant, hh_rlhf, ultrafeedback or preference"
+UNKNOWN = f"fit no format that is known. Name them as {FORMATS} does: docs/conversations.md."
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (
-            ["question", "answer"],
-            f"key 'answer, question': fit no format that is known. Set format to {FORMATS} and name the columns so.",
-        ),
-        ([], f"key 'none': fit no format that is known. Set format to {FORMATS} and name the columns so."),
+        (["question", "answer"], f"columns answer, question: {UNKNOWN}"),
+        ([], f"columns none: {UNKNOWN}"),
         (
             ["messages", "chosen", "rejected"],
-            "key 'chosen, messages, rejected': fit the formats messages and preference. Set format to messages or "
-            "preference.",
+            "columns chosen, messages, rejected: fit messages and preference. Set format to messages or preference.",
         ),
         (
             ["instruction", "output", "prompt", "completion"],
-            "key 'completion, instruction, output, prompt': fit the formats alpaca and prompt_completion. Set format "
-            "to alpaca or prompt_completion.",
+            "columns completion, instruction, output, prompt: fit alpaca and prompt_completion. Set format to alpaca "
+            "or prompt_completion.",
         ),
     ],
 )
