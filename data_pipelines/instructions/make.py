@@ -71,14 +71,14 @@ def make_instructions(
     inputs = json.dumps([settings, described], sort_keys=True)
     inputs_sha256 = hashlib.sha256(inputs.encode()).hexdigest()
     head: dict[str, Any] = {**settings, "inputs_sha256": inputs_sha256}
-    with locked_folder(output.parent, f"{output.name}.lock", "a maker of instructions", "Wait for it."):
-        made = _find_made(output, inputs_sha256)
-        if made is not None:
-            return made
-        try:
+    try:
+        with locked_folder(output.parent, f"{output.name}.lock", "a maker of instructions", "Wait for it."):
+            made = _find_made(output, inputs_sha256)
+            if made is not None:
+                return made
             return _write_all(output, head, described, _draft_all(parents, licences, config, seed), seed)
-        except OSError as error:
-            raise DataError(f"{output}: could not be written: {error}. Free some space, then run it again.") from error
+    except OSError as error:
+        raise DataError(f"{output}: could not be written: {error}. Free some space, then run it again.") from error
 
 
 def _draft_all(
@@ -125,7 +125,7 @@ def _write_all(
         if not files:
             raise DataError(f"{output}: nothing can be made of these documents. Choose other kinds, or longer limits.")
         manifest = {**head, "files": files}
-        (temporary / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        (temporary / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", "utf-8")
         _replace(temporary, output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

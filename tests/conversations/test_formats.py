@@ -78,6 +78,11 @@ CONVERSATION_ROWS: list[tuple[RecordFormat, dict[str, Any], tuple[Message, ...]]
 PREFERENCE_ROWS: list[tuple[RecordFormat, dict[str, Any], tuple[Message, ...]]] = [
     ("hh_rlhf", {"chosen": f"{HH} 4.", "rejected": f"{HH} 5."}, (QUESTION,)),
     (
+        "hh_rlhf",
+        {"chosen": f"\n\nHuman: Hi\n\nAssistant: Ho{HH} 4.", "rejected": f"\n\nHuman: Hi\n\nAssistant: Ho{HH} 5."},
+        (Message("user", "Hi"), Message("assistant", "Ho"), QUESTION),
+    ),
+    (
         "ultrafeedback",
         {
             "prompt": "What is 2 + 2?",

@@ -14,7 +14,8 @@ from llmtrain.config.instructions import InstructionsConfig
 from llmtrain.config.records import RecordsConfig
 from llmtrain.conversations.read import read_conversations, read_preferences
 from llmtrain.conversations.split import find_shared_prompts, split_held_out
-from llmtrain.errors import DataError
+from llmtrain.errors import ConfigError, DataError
+from llmtrain.process.folder_lock import locked_folder
 
 CONFIG = InstructionsConfig()
 
@@ -122,6 +123,14 @@ def test_a_failure_leaves_nothing_or_what_was_there(
             make_instructions(documents, output, config, {}, 1)
     assert contents(tmp_path / "old") == before
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["old"]
+
+
+def test_two_makers_do_not_write_one_folder(documents: Path, tmp_path: Path) -> None:
+    with (
+        locked_folder(tmp_path, "out.lock", "a maker", "Wait."),
+        pytest.raises(ConfigError, match=r"a maker of instructions is using this folder \(process \d+ on .*\)\. Wait"),
+    ):
+        make_instructions(documents, tmp_path / "out", CONFIG, {}, 0)
 
 
 def test_what_cannot_be_done_is_refused(documents: Path, tmp_path: Path) -> None:
