@@ -32,7 +32,7 @@ def parse_prompt_completion(row: Row, source: str, _: Counter[str]) -> Iterator[
     """`prompt` with `completion` or `response`, each a text or a list of messages."""
     found = [key for key in _ANSWERS if row.values.get(key) is not None]
     if len(found) > 1:
-        raise row.refuse("completion", "stands beside 'response'", "Keep one of the two.", "format")
+        raise row.refuse("completion", "stands beside 'response'", "Keep one of the two.", "two_answers")
     key = found[0] if found else _ANSWERS[0]
     prompt = parse_prompt(row, "prompt", row.find("prompt"))
     yield _build(row, source, (*prompt, Message("assistant", parse_answer(row, key, row.find(key)))))

@@ -65,12 +65,10 @@ def tell_format(row: Row) -> RecordFormat:
         return "hh_rlhf"
     if len(names) == 1:
         return next(name for name, _ in fits if name == names[0])
-    found = ", ".join(sorted(columns)) or "none"
     if names:
-        problem, remedy = f"fit the formats {join_names(names, 'and')}", f"Set format to {join_names(names, 'or')}."
-        raise row.refuse(found, problem, remedy, "format")
+        raise row.refuse_columns(f"fit {join_names(names, 'and')}", f"Set format to {join_names(names, 'or')}.")
     known = join_names(get_args(RecordFormat), "or")
-    raise row.refuse(found, "fit no format that is known", f"Set format to {known} and name the columns so.", "format")
+    raise row.refuse_columns("fit no format that is known", f"Name them as {known} does: docs/conversations.md.")
 
 
 def parse_conversations(row: Row, form: RecordFormat, source: str, left_out: Counter[str]) -> Iterator[Conversation]:
@@ -119,6 +117,5 @@ def parse_prompts(row: Row, form: RecordFormat, source: str, left_out: Counter[s
 
 
 def _refuse_kind(row: Row, form: str, kind: str, formats: list[RecordFormat]) -> Exception:
-    found = ", ".join(sorted(row.values)) or "none"
-    problem = f"are of format {form}, which holds no {kind}"
-    return row.refuse(found, problem, f"Formats that hold {kind}: {join_names(formats, 'and')}.", "format")
+    problem, remedy = f"format {form} holds no {kind}", f"Use {join_names(formats, 'or')}."
+    return row.refuse_columns(problem, remedy)

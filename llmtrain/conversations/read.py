@@ -16,7 +16,7 @@ import zstandard
 from llmtrain.config.records import RecordFormat, RecordsConfig
 from llmtrain.conversations.formats import parse_conversations, parse_preferences, parse_prompts, tell_format
 from llmtrain.conversations.records import Conversation, Message, Preference, Prompt, identify
-from llmtrain.conversations.row import Row, RowError
+from llmtrain.conversations.row import COLUMNS, Row, RowError
 from llmtrain.conversations.split import RecordT
 from llmtrain.errors import DataError
 
@@ -124,7 +124,7 @@ def _read_file(
         try:
             yield from list(parse(row, form, source, left_out))
         except RowError as error:
-            if records.bad_rows == "refuse" or error.reason == "format":
+            if records.bad_rows == "refuse" or error.reason == COLUMNS:
                 raise
             left_out[error.reason] += 1
 
@@ -143,9 +143,9 @@ def _read_rows(file: str) -> Iterator[Row]:
                 return
             for number, line in enumerate(io.TextIOWrapper(stream, "utf-8-sig", newline="\n"), start=1):
                 if line.strip():
-                    yield Row(file, number, _check_row(file, number, json.loads(line)))
-    except json.JSONDecodeError as error:
-        place = f"row {number + 1:,}" if ".jsonl" in Path(file).name else "content"
+                    yield Row(file, number, _check_row(file, number, json.loads(line.rstrip())))
+    except (json.JSONDecodeError, RecursionError) as error:
+        place = f"row {number:,}" if number else "content"
         raise DataError(f"{file}: {place}: not JSON: {error}. Write one object a line, or one array.") from error
     except _DAMAGE as error:
         raise DataError(

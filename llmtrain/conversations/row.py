@@ -6,6 +6,8 @@ from typing import Any
 
 from llmtrain.errors import DataError
 
+COLUMNS = "columns"
+"""Reason of an error that leaving the row out would not mend."""
 _SHOWN_CHARACTERS = 60
 
 
@@ -30,6 +32,11 @@ class Row:
         """The error to raise for a key; `problem` begins with the value where there is one: `= 3: not text`."""
         separator = " " if problem.startswith("=") else ": "
         return RowError(f"{self.file}: row {self.number:,}: key '{key}'{separator}{problem}. {remedy}", reason)
+
+    def refuse_columns(self, problem: str, remedy: str) -> RowError:
+        """The error to raise where the columns are wrong as a whole; it stops the reading of any file."""
+        found = ", ".join(sorted(self.values)) or "none"
+        return RowError(f"{self.file}: row {self.number:,}: columns {found}: {problem}. {remedy}", COLUMNS)
 
     @property
     def identity(self) -> str:

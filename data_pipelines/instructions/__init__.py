@@ -1,0 +1,1 @@
+"""Documents -> questions with answers, and preferences, all of text that stands in a document."""
