@@ -17,6 +17,7 @@ from llmtrain.process.world import World
 
 if TYPE_CHECKING:
     from llmtrain.config.loader import LoadedConfig
+    from llmtrain.config.root import Config
 
 app = typer.Typer(
     name="llmtrain",
@@ -47,7 +48,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the configuration
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.", metavar="RUN")]
 
 
-def _load(config: Path, overrides: list[str] | None, more: list[Path] | None) -> "LoadedConfig":
+def _load(config: Path, overrides: list[str] | None, more: list[Path] | None) -> "LoadedConfig[Config]":
     from llmtrain.config.loader import load_config
 
     return load_config([config, *(more or [])], overrides or [])

@@ -8,6 +8,7 @@ Each answer gets 0 to 4 points:
     1   it has 8 to 24 words; less for every word that is missing or too many
 """
 
+import itertools
 import re
 
 _WORD = re.compile(r"\w+")
@@ -26,7 +27,7 @@ def _judge(prompt: str, response: str) -> float:
     ends = 1.0 if response.rstrip()[-1:] in ".!?" else 0.0
     asked = {word.lower() for word in _WORD.findall(prompt) if len(word) > 3} - _ASKING
     named = len(asked & set(words)) / len(asked) if asked else 0.5
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(itertools.pairwise(words))
     varied = len(set(pairs)) / len(pairs) if pairs else 0.0
     missing, surplus = max(0, 8 - len(words)), max(0, len(words) - 24)
     sized = max(0.0, 1 - missing / 8 - surplus / 24)

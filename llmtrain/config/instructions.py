@@ -6,6 +6,8 @@ from pydantic import Field
 
 from llmtrain.config.section import PositiveInt, Section
 
+# Folder of the made records, in the data folder.
+MADE_NAME = "posttraining"
 InstructionKind = Literal["definition", "section", "docstring", "explain", "manual"]
 
 

@@ -4,9 +4,10 @@ import json
 
 from llmtrain.config.compare import flatten
 from llmtrain.config.loader import LoadedConfig
+from llmtrain.config.root import Config
 
 
-def describe_config(loaded: LoadedConfig) -> list[tuple[str, str, str]]:
+def describe_config(loaded: LoadedConfig[Config]) -> list[tuple[str, str, str]]:
     """Rows (key, value, origin); the origin is `default` where the user set nothing."""
     origins = {".".join(map(str, path)): where for path, where in loaded.origins.items()}
     return [

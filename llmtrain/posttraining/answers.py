@@ -3,7 +3,7 @@
 The same prompts and the same random numbers every time, so two models differ by what they say, not by luck.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,19 +120,16 @@ def as_answered(answers: Sequence[Answer]) -> Answered:
     )
 
 
-def describe_answers(answers: Sequence[Answer], measures: Mapping[str, Callable[[Answered], Any]]) -> dict[str, Any]:
-    """Length, ends, variety and the given measures, with 95 % intervals.
+def describe_answers(answers: Sequence[Answer], measures: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Length, ends and variety, and the given measures with 95 % intervals.
 
     Args:
         answers: at least one.
         measures: name -> a score for each answer.
     """
     texts = [answer.response for answer in answers]
-    scores = {
-        name: describe_mean(list(map(float, measure(as_answered(answers))))) for name, measure in measures.items()
-    }
     return {
-        **scores,
+        **{name: describe_mean(scores) for name, scores in measures.items()},
         "response_tokens": sum(answer.tokens for answer in answers) / len(answers),
         "ended_fraction": sum(answer.has_ended for answer in answers) / len(answers),
         **{f"distinct_{n}": count_distinct(texts, n) for n in (1, 2, 3)},

@@ -3,6 +3,7 @@
 Nothing here talks to MLflow: the mirror reads the run folder from a process of its own.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ from llmtrain.config.stage_training import StageTraining
 from llmtrain.errors import DivergenceError
 from llmtrain.posttraining.checkpoints import commit_checkpoint
 from llmtrain.posttraining.context import StageContext
+
+logger = logging.getLogger(__name__)
 
 # Their name -> ours; what is not here is not written.
 _NAMES = {
@@ -69,6 +72,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         self._last = (step, now)
         if self._context.writer is not None:
             self._context.writer.log_metrics(step, metrics)
+            logger.info("%s", describe_line(step, state.max_steps, metrics))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluate when it is time; stop when a signal came to any rank."""
@@ -94,5 +98,21 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         self.evaluations.append((step, metrics))
         if self._context.writer is not None:
             self._context.writer.log_metrics(step, metrics)
+            logger.info("%s", describe_line(step, None, metrics))
         self._last = (self._last[0], self._last[1] + time.monotonic() - started)
         return metrics
+
+
+def describe_line(step: int, steps: int | None, metrics: Mapping[str, float]) -> str:
+    """One line for the terminal: the step and the first numbers by their short names."""
+    shown = [(name.partition("/")[2].replace("_", " "), value) for name, value in metrics.items()]
+    numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown[:8])
+    return f"step {step}{f'/{steps}' if steps else ''}  {numbers}"
+
+
+def quieten(trainer: Any) -> None:
+    """Take away the printing of dictionaries; lines of the stage take its place."""
+    from transformers import PrinterCallback, ProgressCallback
+
+    for kind in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(kind)

@@ -52,6 +52,16 @@ class PolicyAndValue(nn.Module):
         logprobs, entropy = compute_logprobs(self.policy, rows, temperature)
         return logprobs, entropy, compute_values(self.value_model, rows)
 
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether activations are recomputed; TRL asks before it generates."""
+        return bool(self.policy.is_gradient_checkpointing)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations of both."""
+        self.policy.gradient_checkpointing_disable()
+        self.value_model.gradient_checkpointing_disable()
+
     def gradient_checkpointing_enable(self, **options: Any) -> None:
         """Recompute activations of both."""
         self.policy.gradient_checkpointing_enable(**options)

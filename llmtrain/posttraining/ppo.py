@@ -18,7 +18,7 @@ from llmtrain.posttraining.answers import (
     encode_prompts,
     show_prompt,
 )
-from llmtrain.posttraining.callback import StageCallback
+from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.context import VALUE_MODEL, StageContext, gather_all
 from llmtrain.posttraining.finish import save_trained
@@ -80,20 +80,15 @@ class HeldOut:
         kl = self._measure_kl(policy, answers)
         self.last = measures
         self.first = self.first or measures
-        described = describe_answers(
-            answers, {name: lambda _, values=values: values for name, values in measures.items()}
-        )
+        described = describe_answers(answers, measures)
         self.history.append({"step": step, "kl": sum(kl) / len(kl), **described})
         self._write_samples(step, answers, measures, kl)
         flat = {name: value["mean"] if isinstance(value, dict) else value for name, value in described.items()}
-        return {f"validation/{name}": float(value) for name, value in flat.items()} | {
-            "validation/kl": sum(kl) / len(kl),
-            **(
-                {"validation/gold_win_rate": describe_wins(measures["gold"], self.first["gold"])["win_rate"]}
-                if self.gold
-                else {}
-            ),
-        }
+        metrics = {f"validation/{name}": float(value) for name, value in flat.items()}
+        metrics["validation/kl"] = sum(kl) / len(kl)
+        name = "gold" if self.gold is not None else "reward"
+        metrics["validation/win_rate"] = describe_wins(measures[name], self.first[name])["win_rate"]
+        return metrics
 
     def _measure_kl(self, policy: Any, answers: Sequence[Answer]) -> list[float]:
         """Log-probability of each answer under the policy, less that under the reference."""
@@ -197,6 +192,7 @@ def _train(context: StageContext, section: PpoConfig, policy: Any, held_out: Hel
         eval_dataset=rows.select([0]),
         callbacks=[callback],
     )
+    quieten(trainer)
     resume = start_or_resume(context)
     trainer.train(resume_from_checkpoint=resume)
     if trainer.state.global_step < section.train_steps and trainer.guard is None:

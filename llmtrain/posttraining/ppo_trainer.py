@@ -9,6 +9,7 @@ whole mini-batch, so that a run does not depend on how its rows are shared among
 """
 
 import json
+import logging
 import math
 import time
 from collections import defaultdict
@@ -26,6 +27,7 @@ from llmtrain.config.ppo import PpoConfig
 from llmtrain.errors import DivergenceError
 from llmtrain.losses.policy import adapt_coefficient, compute_policy_loss, compute_value_loss
 from llmtrain.posttraining.answers import to_answers
+from llmtrain.posttraining.callback import describe_line
 from llmtrain.posttraining.chat import ChatTokenizer
 from llmtrain.posttraining.context import StageContext, gather_all, sum_over_ranks
 from llmtrain.posttraining.experience import Experience, Row, build_experience, explain_variance
@@ -39,9 +41,11 @@ from llmtrain.posttraining.policy_and_value import (
 )
 from llmtrain.posttraining.rewards import Answered, Rewards
 
+logger = logging.getLogger(__name__)
+
 STATE_NAME = "ppo_state.json"
 _PROMPTS, _RESPONSES, _MINI_BATCHES = 1, 2, 3
-_CPU = torch.device("cpu")
+_SHOWN = ("ppo/score", "ppo/kl", "ppo/response_tokens", "ppo/ended_fraction", "ppo/entropy", "perf/samples_per_second")
 
 
 class PpoTrainer(PPOTrainer):  # type: ignore[misc]
@@ -55,6 +59,8 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
         prompts: token ids and text of the training prompts.
         options: what TRL's trainer is given: `args`, `model`, `ref_model`, `value_model`, datasets, callbacks.
     """
+
+    control: Any
 
     def __init__(
         self,
@@ -243,7 +249,8 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
         }.items():
             sums[name] += float(value)
         # accelerate, or DeepSpeed, divides by ranks and micro-batches again.
-        return loss / tokens * self._context.world.world_size * self.args.gradient_accumulation_steps
+        scaled: torch.Tensor = loss / tokens * self._context.world.world_size * self.args.gradient_accumulation_steps
+        return scaled
 
     def _clip_gradients(self) -> float:
         """Scale gradients down to the limit; their norm before."""
@@ -271,6 +278,9 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
             )
         if self._context.writer is not None and state.global_step % section.log_every_steps == 0:
             self._context.writer.log_metrics(state.global_step, metrics)
+            logger.info(
+                "%s", describe_line(state.global_step, state.max_steps, {name: metrics[name] for name in _SHOWN})
+            )
         if section.guards.max_kl is not None and kl > section.guards.max_kl:
             self.guard = f"KL {kl:.2f} nats is above ppo.guards.max_kl = {section.guards.max_kl}"
             self.control.should_training_stop = True

@@ -14,7 +14,7 @@ from llmtrain.config.reward import RewardConfig
 from llmtrain.conversations.records import Preference
 from llmtrain.conversations.split import find_shared_prompts
 from llmtrain.errors import ConfigError, DataError
-from llmtrain.posttraining.callback import StageCallback
+from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.context import StageContext, gather_all
 from llmtrain.posttraining.finish import save_trained
@@ -79,6 +79,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
     trainer = Trainer(
         model=model, args=arguments, train_dataset=rows, processing_class=chat.tokenizer, callbacks=[callback]
     )
+    quieten(trainer)
     resume = start_or_resume(context)
     trainer.train(resume_from_checkpoint=resume)
     if trainer.state.global_step < trainer.state.max_steps:

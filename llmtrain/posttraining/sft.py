@@ -11,7 +11,7 @@ import torch
 from llmtrain.config.sft import SftConfig
 from llmtrain.data.labels import IGNORE_INDEX
 from llmtrain.errors import ConfigError
-from llmtrain.posttraining.callback import StageCallback
+from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import load_chat_tokenizer
 from llmtrain.posttraining.checkpoints import find_checkpoint, remove_torn
 from llmtrain.posttraining.context import StageContext, sum_over_ranks
@@ -65,6 +65,7 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
     trainer = Trainer(
         model=model, args=arguments, train_dataset=rows, processing_class=chat.tokenizer, callbacks=[callback]
     )
+    quieten(trainer)
     resume = start_or_resume(context)
     trainer.train(resume_from_checkpoint=resume)
     if trainer.state.global_step < trainer.state.max_steps:

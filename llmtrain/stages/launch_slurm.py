@@ -4,12 +4,13 @@ import sys
 from pathlib import Path
 
 from llmtrain.config.loader import LoadedConfig
+from llmtrain.config.root import Config
 from llmtrain.errors import MachineError
 from llmtrain.process.slurm_script import SlurmRequest, build_script, write_script
 from llmtrain.stages.pretrain import print_plan
 
 
-def write_slurm_script(loaded: LoadedConfig, request: SlurmRequest, output: Path | None) -> Path:
+def write_slurm_script(loaded: LoadedConfig[Config], request: SlurmRequest, output: Path | None) -> Path:
     """Print the plan of the run on that many ranks, and write the script.
 
     Args:

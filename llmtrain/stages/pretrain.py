@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def print_plan(loaded: LoadedConfig, world_size: int) -> None:
+def print_plan(loaded: LoadedConfig[Config], world_size: int) -> None:
     """What a run would do: every key with its origin, then the derived numbers. Standard output."""
     console = Console(soft_wrap=True, highlight=False)
     table = Table("key", "value", "from", box=rich.box.SIMPLE_HEAD)
@@ -58,7 +58,7 @@ def print_plan(loaded: LoadedConfig, world_size: int) -> None:
         console.print(stages)
 
 
-def launch_pretrain(loaded: LoadedConfig, num_ranks: int) -> int:
+def launch_pretrain(loaded: LoadedConfig[Config], num_ranks: int) -> int:
     """Check, then start ranks on this machine.
 
     Returns:

@@ -10,6 +10,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from llmtrain.config.instructions import MADE_NAME
 from llmtrain.config.ppo import FunctionReward, ModelReward, PpoConfig
 from llmtrain.config.records import RecordsConfig
 from llmtrain.config.reward import RewardConfig, ScoreFunction
@@ -66,7 +67,7 @@ def fill_in(config: PosttrainingConfig) -> PosttrainingConfig:
     """
     sft, reward, ppo = config.sft, config.reward, config.ppo
     if isinstance(config, Config) and config.instructions is not None:
-        made = config.data.folder / "posttraining"
+        made = config.data.folder / MADE_NAME
         kinds = config.instructions.kinds
         if sft is not None and not sft.data:
             sft = sft.model_copy(update={"data": _list_made(made / "instructions", kinds)})
