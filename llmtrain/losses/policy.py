@@ -149,6 +149,26 @@ def compute_policy_loss(
     return PolicyLoss((torch.maximum(free, clipped) * mask).sum(), clipped_tokens, approximate_kl, ratios)
 
 
+def compute_sequence_loss(
+    logprobs: torch.Tensor,
+    old_logprobs: torch.Tensor,
+    advantages_B: torch.Tensor,
+    mask: torch.Tensor,
+    clip_range: float,
+) -> PolicyLoss:
+    """The clipped surrogate with a whole response as one action: sums over responses, in place of tokens.
+
+    `clipped_tokens` counts responses; `approximate_kl` and `ratio` are sums over responses, too.
+
+    Source:
+        Ahmadian et al. 2024, section 3.
+    """
+    change_B = ((logprobs - old_logprobs) * mask).sum(1)
+    return compute_policy_loss(
+        change_B, torch.zeros_like(change_B), advantages_B, torch.ones_like(change_B), clip_range
+    )
+
+
 def compute_value_loss(
     values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor, clip_range: float
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -47,7 +47,6 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self._context, self._section, self._evaluate = context, section, evaluate
         self._last = (0, time.monotonic())
-        self.evaluations: list[tuple[int, dict[str, float]]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the model as it comes, unless the run resumes."""
@@ -95,12 +94,15 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         """Measure and write."""
         started = time.monotonic()
         metrics = dict(self._evaluate(step))
-        self.evaluations.append((step, metrics))
+        self.record(step, metrics)
+        self._last = (self._last[0], self._last[1] + time.monotonic() - started)
+        return metrics
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write what was measured."""
         if self._context.writer is not None:
             self._context.writer.log_metrics(step, metrics)
             logger.info("%s", describe_line(step, None, metrics))
-        self._last = (self._last[0], self._last[1] + time.monotonic() - started)
-        return metrics
 
 
 def describe_line(step: int, steps: int | None, metrics: Mapping[str, float]) -> str:

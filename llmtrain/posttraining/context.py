@@ -10,9 +10,9 @@ import torch.distributed as dist
 from llmtrain.config.root import PosttrainingConfig
 from llmtrain.process.signals import StopRequest
 from llmtrain.process.world import World
-from llmtrain.tracking.run_folder import RunWriter
+from llmtrain.tracking.run_folder import RunWriter, read_metrics
 
-CHECKPOINTS, MODEL, VALUE_MODEL = "checkpoints", "model", "value_model"
+CHECKPOINTS, MODEL, VALUE_MODEL, BEST = "checkpoints", "model", "value_model", "best"
 
 
 @dataclass
@@ -57,6 +57,11 @@ class StageContext:
         """Append to the stage's events, on rank 0."""
         if self.writer is not None:
             self.writer.log_event(event, **fields)
+
+    def read_first(self, metric: str) -> float | None:
+        """The first value written of a metric, before this process or by it; rank 0 knows it."""
+        points = read_metrics(self.folder).get(metric) if self.writer is not None else None
+        return points[0][1] if points else None
 
     def agree(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; all ranks call it."""

@@ -12,6 +12,7 @@ import torch
 from llmtrain.config.ppo import PpoConfig
 from llmtrain.losses.policy import (
     compute_advantages,
+    compute_leave_one_out,
     compute_moments,
     estimate_kl,
     place_scores,
@@ -44,7 +45,9 @@ class Experience:
     logprobs_BR: torch.Tensor
     values_BR: torch.Tensor
     advantages_BR: torch.Tensor
+    """With `rloo` the same for all tokens of a response."""
     returns_BR: torch.Tensor
+    """With `rloo` zero."""
     kl_B: torch.Tensor
     """Nats of each response."""
     shaped_scores_B: torch.Tensor
@@ -72,6 +75,11 @@ def build_experience(rows: list[Row], ppo: PpoConfig, kl_coefficient: float) -> 
     kl_BR = estimate_kl(logprobs, reference, ppo.kl.estimator) * mask
     scores_B = torch.tensor([row.score for row in rows], dtype=torch.float32)
     shaped_B = shape_scores(scores_B, torch.tensor([row.has_ended for row in rows]), ppo)
+    if ppo.algorithm == "rloo":
+        rewards_B = shaped_B - kl_coefficient * kl_BR.sum(1)
+        advantages_B = compute_leave_one_out(rewards_B.view(-1, ppo.num_generations)).flatten()
+        advantages_BR = advantages_B[:, None] * mask
+        return Experience(rows, mask, logprobs, values, advantages_BR, torch.zeros_like(values), kl_BR.sum(1), shaped_B)
     rewards_BR = place_scores(kl_BR, shaped_B, mask, kl_coefficient)
     if ppo.whiten_rewards:
         rewards_BR = whiten(rewards_BR, mask, compute_moments(rewards_BR, mask), shift_mean=False)

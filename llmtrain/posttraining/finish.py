@@ -23,8 +23,12 @@ def take_weights(accelerator: Any, model: Any, prefix: str = "") -> dict[str, to
     Returns:
         Weights; empty on ranks that hold none (ZeRO-3 gives them to rank 0).
     """
-    state = accelerator.get_state_dict(model) or {}
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return select_weights(accelerator.get_state_dict(model) or {}, prefix)
+
+
+def select_weights(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Those whose names begin so, without it."""
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def save_trained(

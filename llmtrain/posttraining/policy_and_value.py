@@ -37,7 +37,7 @@ class PolicyAndValue(nn.Module):
 
     Args:
         policy: a causal model of `transformers`.
-        value_model: a model of sequence classification with one label, read at every token.
+        value_model: a model of sequence classification with one label, read at every token; None = values are zero.
     """
 
     def __init__(self, policy: Any, value_model: Any) -> None:
@@ -50,7 +50,8 @@ class PolicyAndValue(nn.Module):
         """Log-probability of each response token, entropy where it is chosen, and the value before it; (B, R) each."""
         rows = Sequences(ids_BT, attention_BT, response_tokens)
         logprobs, entropy = compute_logprobs(self.policy, rows, temperature)
-        return logprobs, entropy, compute_values(self.value_model, rows)
+        values = compute_values(self.value_model, rows) if self.value_model is not None else torch.zeros_like(logprobs)
+        return logprobs, entropy, values
 
     @property
     def is_gradient_checkpointing(self) -> bool:
@@ -59,13 +60,17 @@ class PolicyAndValue(nn.Module):
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep activations of both."""
-        self.policy.gradient_checkpointing_disable()
-        self.value_model.gradient_checkpointing_disable()
+        for model in self._models:
+            model.gradient_checkpointing_disable()
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:
         """Recompute activations of both."""
-        self.policy.gradient_checkpointing_enable(**options)
-        self.value_model.gradient_checkpointing_enable(**options)
+        for model in self._models:
+            model.gradient_checkpointing_enable(**options)
+
+    @property
+    def _models(self) -> list[Any]:
+        return [model for model in (self.policy, self.value_model) if model is not None]
 
 
 def compute_logprobs(model: Any, rows: Sequences, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,137 +1,25 @@
 """Reinforcement learning from a reward: models, prompts, trainer, and what held-out prompts say before and after."""
 
+import logging
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import shutil
 from typing import Any
 
-import torch
-
-from llmtrain.config.ppo import ModelReward, PpoConfig
-from llmtrain.conversations.records import Prompt
+from llmtrain.config.ppo import GuardsConfig, ModelReward, PpoConfig
 from llmtrain.errors import DataError
-from llmtrain.posttraining.answers import (
-    Answer,
-    answer_prompts,
-    as_answered,
-    describe_answers,
-    encode_prompts,
-    show_prompt,
-)
+from llmtrain.posttraining.answers import encode_prompts, show_prompt
 from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
-from llmtrain.posttraining.context import VALUE_MODEL, StageContext, gather_all
-from llmtrain.posttraining.finish import save_trained
+from llmtrain.posttraining.context import BEST, VALUE_MODEL, StageContext
+from llmtrain.posttraining.finish import save_trained, select_weights, take_weights
+from llmtrain.posttraining.held_out import HeldOut, PolicyData
 from llmtrain.posttraining.models import load_causal_model, load_reward_model, start_reward_model
-from llmtrain.posttraining.policy_and_value import compute_logprobs, join_rows
-from llmtrain.posttraining.records import SplitRecords, read_split_prompts
-from llmtrain.posttraining.rewards import Answered, Rewards, load_function
+from llmtrain.posttraining.records import read_split_prompts
+from llmtrain.posttraining.rewards import Rewards, load_function
 from llmtrain.posttraining.sft import start_or_resume
-from llmtrain.posttraining.statistics import describe_difference, describe_wins
 from llmtrain.posttraining.trainer_arguments import build_arguments, count_accumulation
 
-
-@dataclass
-class PolicyData:
-    """Prompts of a stage, as ids."""
-
-    records: SplitRecords[Prompt]
-    train: list[tuple[list[int], str]]
-    """Ids, and the text that functions are given."""
-    held_out: list[Prompt]
-    held_out_rows: list[list[int]]
-    left_out: dict[str, int]
-
-
-@dataclass
-class HeldOut:
-    """What the policy answers to held-out prompts, and what that is worth, at each evaluation."""
-
-    section: PpoConfig
-    chat: ChatTokenizer
-    data: PolicyData
-    rewards: Rewards
-    gold: Callable[[Answered], torch.Tensor] | None
-    reference: Any
-    context: StageContext
-    history: list[dict[str, Any]] = field(default_factory=list)
-    first: dict[str, list[float]] = field(default_factory=dict)
-    """Scores of the fine-tuned model, by measure and prompt."""
-    last: dict[str, list[float]] = field(default_factory=dict)
-    """Scores at the last evaluation."""
-
-    def evaluate(self, policy: Any, step: int) -> dict[str, float]:
-        """Answer, score, and write the table of samples; all ranks call it and get the same numbers."""
-        answers = answer_prompts(
-            policy,
-            self.chat,
-            self.data.held_out,
-            self.data.held_out_rows,
-            self.section.generation,
-            self.context,
-            self.section.micro_batch_size,
-        )
-        answered = as_answered(answers)
-        scores = self.rewards.score(answered)
-        measures = {f"score_{name}": values.tolist() for name, values in scores.items()}
-        measures["reward"] = self.rewards.add(scores).tolist()
-        if self.gold is not None:
-            measures["gold"] = self.gold(answered).tolist()
-        kl = self._measure_kl(policy, answers)
-        self.last = measures
-        self.first = self.first or measures
-        described = describe_answers(answers, measures)
-        self.history.append({"step": step, "kl": sum(kl) / len(kl), **described})
-        self._write_samples(step, answers, measures, kl)
-        flat = {name: value["mean"] if isinstance(value, dict) else value for name, value in described.items()}
-        metrics = {f"validation/{name}": float(value) for name, value in flat.items()}
-        metrics["validation/kl"] = sum(kl) / len(kl)
-        name = "gold" if self.gold is not None else "reward"
-        metrics["validation/win_rate"] = describe_wins(measures[name], self.first[name])["win_rate"]
-        return metrics
-
-    def _measure_kl(self, policy: Any, answers: Sequence[Answer]) -> list[float]:
-        """Log-probability of each answer under the policy, less that under the reference."""
-        ranks, rank, size = self.context.world.world_size, self.context.world.rank, self.section.micro_batch_size
-        mine: list[tuple[int, float]] = []
-        places = list(range(rank, len(answers), ranks))
-        for start in range(0, len(places), size):
-            chosen = [answers[place] for place in places[start : start + size]]
-            prompts = [answer.ids[: len(answer.ids) - answer.tokens] for answer in chosen]
-            responses = [answer.ids[len(answer.ids) - answer.tokens :] for answer in chosen]
-            rows = join_rows(prompts, responses, self.chat.pad_id, self.context.device)
-            mask = torch.tensor(
-                [[1.0] * len(row) + [0.0] * (rows.response_tokens - len(row)) for row in responses],
-                device=self.context.device,
-            )
-            with torch.no_grad():
-                temperature = self.section.generation.temperature
-                ours = compute_logprobs(policy, rows, temperature)[0]
-                theirs = compute_logprobs(self.reference, rows, temperature)[0]
-            sums = ((ours - theirs) * mask).sum(1).tolist()
-            mine += zip(places[start : start + size], sums, strict=True)
-        return [value for _, value in sorted(gather_all(mine))]
-
-    def _write_samples(
-        self, step: int, answers: Sequence[Answer], measures: dict[str, list[float]], kl: Sequence[float]
-    ) -> None:
-        if self.context.writer is None:
-            return
-        for i, answer in enumerate(answers[: self.section.sample_table_rows]):
-            fields = {name: round(values[i], 4) for name, values in measures.items()}
-            self.context.writer.log_sample(step, answer.prompt, answer.response, **fields, kl=round(kl[i], 4))
-
-    def summarize(self) -> dict[str, Any]:
-        """Before and after, and what the difference is worth."""
-        before, after = self.history[0], self.history[-1]
-        compared = {
-            name: {
-                "difference": describe_difference(self.last[name], self.first[name]),
-                "wins": describe_wins(self.last[name], self.first[name]),
-            }
-            for name in self.last
-        }
-        return {"before": before, "after": after, "against_sft": compared, "history": self.history}
+logger = logging.getLogger(__name__)
 
 
 def train_ppo(context: StageContext, section: PpoConfig) -> dict[str, Any] | None:
@@ -148,10 +36,6 @@ def train_ppo(context: StageContext, section: PpoConfig) -> dict[str, Any] | Non
     gold = load_function(section.gold, "ppo.gold") if section.gold is not None else None
     reference = load_causal_model(context.parents["model"]).to(context.device).eval()
     held_out = HeldOut(section, chat, data, rewards, gold, reference, context)
-    if section.algorithm == "rloo":
-        from llmtrain.posttraining.rloo import train_rloo
-
-        return train_rloo(context, section, policy, held_out)
     return _train(context, section, policy, held_out)
 
 
@@ -174,7 +58,12 @@ def _train(context: StageContext, section: PpoConfig, policy: Any, held_out: Hel
 
     def evaluate(step: int) -> dict[str, float]:
         with trainer.whole_models() as models:
-            return held_out.evaluate(models.policy, step)
+            metrics: dict[str, float] = held_out.evaluate(models.policy, step)
+        trainer.base_response_tokens = held_out.history[0]["response_tokens"]
+        if section.guards != GuardsConfig() and held_out.is_best and trainer.guard is None:
+            weights = take_weights(trainer.accelerator, trainer.model, "policy.")
+            save_trained(context, policy, weights, chat, context.folder / BEST)
+        return metrics
 
     callback = StageCallback(context, section, evaluate)
     rows = Dataset.from_dict({"input_ids": [ids for ids, _ in data.train]})
@@ -194,16 +83,25 @@ def _train(context: StageContext, section: PpoConfig, policy: Any, held_out: Hel
     )
     quieten(trainer)
     resume = start_or_resume(context)
+    if resume is not None:
+        held_out.resume(int(resume.rpartition("-")[2]))
+        trainer.base_response_tokens = held_out.history[0]["response_tokens"]
     trainer.train(resume_from_checkpoint=resume)
     if trainer.state.global_step < section.train_steps and trainer.guard is None:
         return None
-    callback.evaluate(trainer.state.global_step)
-    weights = trainer.accelerator.get_state_dict(trainer.model) or {}
-    save_trained(context, policy, _take(weights, "policy."), chat, context.model_folder)
+    weights = take_weights(trainer.accelerator, trainer.model)
     value_model = trainer.accelerator.unwrap_model(trainer.model).value_model
-    save_trained(context, value_model, _take(weights, "value_model."), chat, context.folder / VALUE_MODEL)
+    if value_model is not None:
+        save_trained(context, value_model, select_weights(weights, "value_model."), chat, context.folder / VALUE_MODEL)
+    if trainer.guard is None:
+        callback.evaluate(trainer.state.global_step)
+        save_trained(context, policy, select_weights(weights, "policy."), chat, context.model_folder)
+    else:
+        context.log_event("guard", message=trainer.guard)
+        logger.warning("%s: %s; the best model so far is kept", context.folder, trainer.guard)
+        take_best(context, held_out, callback, trainer.state.global_step)
     return {
-        "algorithm": "ppo",
+        "algorithm": section.algorithm,
         "steps": trainer.state.global_step,
         "stopped_by": trainer.guard,
         "kl_coefficient": trainer.kl_coefficient,
@@ -237,8 +135,10 @@ def encode_policy_data(section: PpoConfig, chat: ChatTokenizer, policy: Any) -> 
 
 
 def build_value_model(context: StageContext, section: PpoConfig, chat: ChatTokenizer) -> Any:
-    """The critic: a copy of the first reward model, or a new head on the policy where there is none."""
+    """The critic: a copy of the first reward model, or a new head on the policy where there is none; none for RLOO."""
     name = next((name for name, term in section.rewards.items() if isinstance(term, ModelReward)), None)
+    if section.algorithm == "rloo":
+        return None
     if name is not None:
         return load_reward_model(context.parents[f"reward {name}"])
     return start_reward_model(context.parents["model"], chat.pad_id, context.config.run.seed)
@@ -263,5 +163,12 @@ def announce_accelerator(section: PpoConfig, context: StageContext) -> int:
     return accumulation
 
 
-def _take(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+def take_best(context: StageContext, held_out: HeldOut, callback: StageCallback, step: int) -> None:
+    """Make the best model of earlier evaluations the result of the stage; all ranks call it."""
+    best = load_causal_model(context.folder / BEST).to(context.device)
+    callback.record(step, held_out.evaluate(best, step))
+    context.wait_for_all()
+    if context.world.is_first:
+        shutil.rmtree(context.model_folder, ignore_errors=True)
+        (context.folder / BEST).rename(context.model_folder)
+    context.wait_for_all()

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,14 @@ import torch
 from trl.experimental.ppo import PPOTrainer, ppo_trainer
 from trl.models.utils import unwrap_model_for_generation
 
-from llmtrain.config.ppo import PpoConfig
+from llmtrain.config.ppo import GuardsConfig, PpoConfig
 from llmtrain.errors import DivergenceError
-from llmtrain.losses.policy import adapt_coefficient, compute_policy_loss, compute_value_loss
+from llmtrain.losses.policy import (
+    adapt_coefficient,
+    compute_policy_loss,
+    compute_sequence_loss,
+    compute_value_loss,
+)
 from llmtrain.posttraining.answers import to_answers
 from llmtrain.posttraining.callback import describe_line
 from llmtrain.posttraining.chat import ChatTokenizer
@@ -80,6 +85,9 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
         )
         self.kl_coefficient = section.kl.coefficient
         self.guard: str | None = None
+        """Why the run ended early."""
+        self.base_response_tokens: float | None = None
+        """Mean length of the fine-tuned model's answers to held-out prompts."""
         with _replaced(PolicyAndValueWrapper=PolicyAndValue, prepare_deepspeed=_keep_whole):
             super().__init__(processing_class=chat.tokenizer, reward_model=torch.nn.Identity(), **options)
         self.ref_model.eval()
@@ -91,7 +99,7 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
         """Roll out, judge, update, until the steps are done, a guard holds or a signal came."""
         self.model.train()
         self._begin(resume_from_checkpoint)
-        while self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
+        while self.state.global_step < self.state.max_steps and not self._is_stopped():
             clock = _Clock()
             experience = build_experience(self._roll_out(clock), self._section, self.kl_coefficient)
             clock.lap("reward")
@@ -105,6 +113,9 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
         """Policy and value model with all their weights on this rank."""
         with unwrap_model_for_generation(self.model, self.accelerator) as models:
             yield models
+
+    def _is_stopped(self) -> bool:
+        return self.guard is not None or self.control.should_training_stop
 
     def _begin(self, checkpoint: str | None) -> None:
         args, state = self.args, self.state
@@ -153,7 +164,9 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
             torch.cat([rollout.prompt_ids_BP, rollout.response_ids_BR], 1), attention, rollout.mask_BR.shape[1]
         )
         reference = compute_logprobs(self.ref_model, sequences, temperature)[0]
-        values = compute_values(models.value_model, sequences)
+        values = torch.zeros_like(reference)
+        if models.value_model is not None:
+            values = compute_values(models.value_model, sequences)
         logprobs = rollout.logprobs_BR
         if self._section.compute_dtype != "float32":  # with a cache, bfloat16 rounds otherwise than the update does
             logprobs = compute_logprobs(models.policy, sequences, temperature)[0]
@@ -176,8 +189,9 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
         ]
 
     def _find_prompt(self, place: int) -> tuple[list[int], str]:
-        """The prompt of a global sample: each epoch in an order of its own."""
-        epoch, rank = divmod(place, len(self._prompts))
+        """The prompt of a global sample: each epoch in an order of its own; with `rloo` several samples share one."""
+        answers = self._section.num_generations if self._section.algorithm == "rloo" else 1
+        epoch, rank = divmod(place // answers, len(self._prompts))
         key = make_key(self.args.seed, _PROMPTS, epoch)
         return self._prompts[int(np.random.Generator(np.random.Philox(key=key)).permutation(len(self._prompts))[rank])]
 
@@ -208,8 +222,7 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
         names = sorted(sums)
         totals = sum_over_ranks(torch.tensor([sums[name] for name in names], dtype=torch.float64)).tolist()
         means = {
-            name: total / (int(experience.mask_BR.sum()) * section.epochs)
-            for name, total in zip(names, totals, strict=True)
+            name: total / (section.epochs * section.mini_batches) for name, total in zip(names, totals, strict=True)
         }
         return means | {"train/grad_norm": sum(norms) / len(norms)}
 
@@ -234,22 +247,26 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
         logprobs, entropy, values = self.model(
             sequences.ids_BT, sequences.attention_BT, width, section.generation.temperature
         )
-        policy = compute_policy_loss(logprobs, old_logprobs, advantages, mask, section.clip_range)
         value_loss, value_clipped = compute_value_loss(values, old_values, returns, mask, section.value_clip_range)
-        learns_policy = self.state.global_step >= section.critic_warmup_steps
-        loss = learns_policy * policy.loss + section.value_coefficient * value_loss
-        for name, value in {
-            "ppo/policy_loss": policy.loss,
-            "ppo/value_loss": value_loss,
-            "ppo/clipped_fraction": policy.clipped_tokens,
-            "ppo/value_clipped_fraction": value_clipped,
-            "ppo/approximate_kl": policy.approximate_kl,
-            "ppo/ratio": policy.ratio,
-            "ppo/entropy": (entropy * mask).sum(),
-        }.items():
-            sums[name] += float(value)
+        if section.algorithm == "rloo":
+            policy = compute_sequence_loss(logprobs, old_logprobs, advantages[:, 0], mask, section.clip_range)
+            loss, count = policy.loss, len(experience.rows) // section.mini_batches
+        else:
+            policy = compute_policy_loss(logprobs, old_logprobs, advantages, mask, section.clip_range)
+            learns_policy = self.state.global_step >= section.critic_warmup_steps
+            loss, count = learns_policy * policy.loss + section.value_coefficient * value_loss, tokens
+        for name, value, number in (
+            ("ppo/policy_loss", policy.loss, count),
+            ("ppo/clipped_fraction", policy.clipped_tokens, count),
+            ("ppo/approximate_kl", policy.approximate_kl, count),
+            ("ppo/ratio", policy.ratio, count),
+            ("ppo/value_loss", value_loss, tokens),
+            ("ppo/value_clipped_fraction", value_clipped, tokens),
+            ("ppo/entropy", (entropy * mask).sum(), tokens),
+        ):
+            sums[name] += float(value) / number
         # accelerate, or DeepSpeed, divides by ranks and micro-batches again.
-        scaled: torch.Tensor = loss / tokens * self._context.world.world_size * self.args.gradient_accumulation_steps
+        scaled: torch.Tensor = loss / count * self._context.world.world_size * self.args.gradient_accumulation_steps
         return scaled
 
     def _clip_gradients(self) -> float:
@@ -281,9 +298,7 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
             logger.info(
                 "%s", describe_line(state.global_step, state.max_steps, {name: metrics[name] for name in _SHOWN})
             )
-        if section.guards.max_kl is not None and kl > section.guards.max_kl:
-            self.guard = f"KL {kl:.2f} nats is above ppo.guards.max_kl = {section.guards.max_kl}"
-            self.control.should_training_stop = True
+        self.guard = find_guard(section.guards, metrics, self.base_response_tokens)
         self.control = self.callback_handler.on_step_end(self.args, state, self.control)
         if self.control.should_save:
             self._save_state()
@@ -295,6 +310,19 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
         if self._context.world.is_first:
             state = {"step": self.state.global_step, "kl_coefficient": self.kl_coefficient}
             (folder / STATE_NAME).write_text(json.dumps(state) + "\n", encoding="utf-8")
+
+
+def find_guard(guards: GuardsConfig, metrics: Mapping[str, float], base_tokens: float | None) -> str | None:
+    """The limit that a rollout is beyond, as a message; None while all is well."""
+    kl, tokens = metrics["ppo/kl"], metrics["ppo/response_tokens"]
+    if guards.max_kl is not None and kl > guards.max_kl:
+        return f"KL of {kl:.2f} nats is above ppo.guards.max_kl = {guards.max_kl}"
+    if guards.max_length_growth is not None and base_tokens and tokens > guards.max_length_growth * base_tokens:
+        return (
+            f"responses of {tokens:.1f} tokens are more than ppo.guards.max_length_growth = {guards.max_length_growth} "
+            f"times the {base_tokens:.1f} of the fine-tuned model"
+        )
+    return None
 
 
 def describe_experience(experience: Experience, kl_coefficient: float) -> dict[str, float]:

@@ -73,14 +73,14 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
     after = callback.evaluate(trainer.state.global_step)
     weights = take_weights(trainer.accelerator, trainer.model_wrapped)
     save_trained(context, model, weights, chat, context.model_folder)
-    before = callback.evaluations[0][1] if callback.evaluations[0][0] == 0 else {}
     return {
         "steps": trainer.state.global_step,
         "records": records.describe(),
         "train_examples": train.describe(),
         "held_out_examples": held_out.describe(),
         "max_length": max_length,
-        "held_out_loss": {"before": before, "after": after},
+        "held_out_loss": {"before": context.read_first("validation/loss"), "after": after["validation/loss"]},
+        "held_out_loss_by_source": after,
     }
 
 
