@@ -3,7 +3,7 @@
 from collections.abc import Container
 from typing import Any
 
-from llmtrain.config.root import Config
+from llmtrain.config.root import Config, PosttrainingConfig
 
 # What a checkpoint was made with; everything else may change when a run continues.
 FIXED = (
@@ -19,7 +19,7 @@ FIXED = (
 )
 
 
-def flatten(config: Config) -> dict[str, Any]:
+def flatten(config: PosttrainingConfig) -> dict[str, Any]:
     """Every leaf by dotted key, as plain values: `{"batch.micro_batch_size": 8, ...}`."""
     leaves: dict[str, Any] = {}
 

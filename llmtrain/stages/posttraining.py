@@ -25,8 +25,9 @@ from llmtrain.process.signals import StopRequest
 from llmtrain.process.world import World
 from llmtrain.shards.manifest import write_atomically
 from llmtrain.stages.run_folder import CONFIG_NAME, locked_run_folder
-from llmtrain.stages.stage_inputs import STAGE_NAME, StageInputs, fill_in, find_inputs, read_stage
+from llmtrain.stages.stage_inputs import StageInputs, fill_in, find_inputs
 from llmtrain.tracking.run_folder import RunWriter, explain_refusal
+from llmtrain.tracking.stage_folder import STAGE_NAME, read_stage
 
 if TYPE_CHECKING:
     from llmtrain.posttraining.context import StageContext

@@ -19,7 +19,6 @@ from llmtrain.config.sft import SftConfig
 from llmtrain.errors import ConfigError
 from llmtrain.posttraining.model_digest import digest_model
 
-STAGE_NAME = "stage.json"
 # Raised when a stage computes something else from the same inputs.
 CODE_VERSION = 1
 # Keys that change what is written, not what is computed.
@@ -52,12 +51,6 @@ class StageInputs:
         old = before.get("parts", {})
         names = sorted(name for name in old.keys() | self.parts.keys() if old.get(name) != self.parts.get(name))
         return ", ".join(names)
-
-
-def read_stage(folder: Path) -> dict[str, Any]:
-    """The stage.json of a folder; empty when there is none."""
-    path = folder / STAGE_NAME
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def fill_in(config: PosttrainingConfig) -> PosttrainingConfig:

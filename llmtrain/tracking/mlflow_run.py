@@ -16,10 +16,19 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from llmtrain.config.compare import flatten
-from llmtrain.config.loader import validate
-from llmtrain.config.root import Config
+from llmtrain.config.loader import validate_stage
+from llmtrain.config.root import Config, PosttrainingConfig
 from llmtrain.tracking.redaction import redact
-from llmtrain.tracking.run_folder import EVENTS_NAME, METRICS_NAME, SAMPLES_NAME, SUMMARY_NAME, read_lines, write_whole
+from llmtrain.tracking.run_folder import (
+    EVENTS_NAME,
+    METRICS_NAME,
+    SAMPLES_NAME,
+    SUMMARY_MARKDOWN,
+    SUMMARY_NAME,
+    read_lines,
+    write_whole,
+)
+from llmtrain.tracking.stage_folder import find_root, name_pipeline, read_stage
 from llmtrain.tracking.summary import find_commit, find_versions, render_summary
 from llmtrain.tracking.system_metrics import SYSTEM_NAME
 
@@ -30,9 +39,9 @@ _PREPARED = ("input_bytes", "documents", "characters", "dropped", "changed", "la
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "diverged": "FAILED"}
 
 
-def find_tracking_uri(config: Config, run_folder: Path) -> str:
+def find_tracking_uri(config: PosttrainingConfig, run_folder: Path) -> str:
     """The server of the configuration, or the database beside the run folders."""
-    return config.tracking.tracking_uri or f"sqlite:///{run_folder.absolute().parent / 'mlflow.db'}"
+    return config.tracking.tracking_uri or f"sqlite:///{find_root(run_folder) / 'mlflow.db'}"
 
 
 class MlflowRun:
@@ -40,7 +49,8 @@ class MlflowRun:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._config = validate(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), {})
+        self._config = validate_stage(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), {})
+        self._stage = read_stage(folder)
         self._client = MlflowClient(tracking_uri=find_tracking_uri(self._config, folder))
         path = folder / STATE_NAME
         self._state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -66,7 +76,9 @@ class MlflowRun:
         summary_path = self._folder / SUMMARY_NAME
         if summary_path.exists():
             summary = json.loads(summary_path.read_text(encoding="utf-8"))
-            self._client.set_tag(run_id, "mlflow.note.content", render_summary(summary))
+            page = self._folder / SUMMARY_MARKDOWN
+            text = page.read_text(encoding="utf-8") if page.exists() else render_summary(summary)
+            self._client.set_tag(run_id, "mlflow.note.content", text)
             self._client.log_artifact(run_id, str(summary_path))
             for picture in self._folder.glob("*.png"):
                 self._client.log_artifact(run_id, str(picture))
@@ -84,37 +96,68 @@ class MlflowRun:
             experiment_id = experiment.experiment_id
         else:
             # Without a location of its own a database would put artifacts into the current directory.
-            location = self._folder.absolute().parent / "mlflow-artifacts"
+            location = find_root(self._folder) / "mlflow-artifacts"
             is_local = self._config.tracking.tracking_uri is None
             experiment_id = self._client.create_experiment(name, location.as_uri() if is_local else None)
         events = read_lines(self._folder / EVENTS_NAME)
         start_time = int(1000 * events[0]["time"]) if events else None
-        run = self._client.create_run(experiment_id, start_time, run_name=self._config.run.name)
+        name = "/".join([self._config.run.name, *([self._stage["stage"]] if self._stage else [])])
+        run = self._client.create_run(experiment_id, start_time, run_name=name)
         self._remember(run_id=run.info.run_id, experiment_id=experiment_id)
 
     def _describe_run(self) -> None:
         run_id = self._state["run_id"]
-        parameters = {key: redact(str(value))[:_MAX_PARAMETER] for key, value in flatten(self._config).items()}
+        leaves = flatten(self._config)
+        if self._stage:  # the other sections are those of other runs
+            kept = ("run.", "tracking.", f"{self._stage['stage']}.")
+            leaves = {key: value for key, value in leaves.items() if key.startswith(kept)}
+        parameters = {key: redact(str(value))[:_MAX_PARAMETER] for key, value in leaves.items()}
         items = [Param(key, value) for key, value in parameters.items()]
         for start in range(0, len(items), 100):
             self._client.log_batch(run_id, params=items[start : start + 100])
-        tags = {"llmtrain.commit": find_commit() or "unknown", "llmtrain.stage": "pretrain"}
+        tags = {"llmtrain.commit": find_commit() or "unknown", "llmtrain.stage": self._stage.get("stage", "pretrain")}
+        tags |= {"llmtrain.pipeline": name_pipeline(self._folder), **self._find_parents()}
         tags |= {f"version.{name}": version for name, version in find_versions().items()}
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         self._client.log_text(run_id, redact((self._folder / "config.yaml").read_text(encoding="utf-8")), "config.yaml")
-        self._client.log_inputs(run_id, [self._describe_source(path) for path in self._find_manifests()])
-        page = self._config.data.folder / "report.html"
-        if page.is_file():
-            self._client.log_artifact(run_id, str(page), "data")
+        if self._stage:
+            self._client.log_inputs(run_id, self._list_inputs())
+        elif isinstance(self._config, Config):
+            inputs = [self._describe_source(path, self._config) for path in self._find_manifests(self._config)]
+            self._client.log_inputs(run_id, inputs)
+            page = self._config.data.folder / "report.html"
+            if page.is_file():
+                self._client.log_artifact(run_id, str(page), "data")
         self._remember(described=True)
 
-    def _find_manifests(self) -> list[Path]:
-        shards = self._config.data.folder / "shards"
-        names = list(self._config.data.sources) or sorted(path.name for path in shards.glob("*") if path.is_dir())
+    def _find_parents(self) -> dict[str, str]:
+        """Tags that tell which runs made the models that this stage starts from; the page nests it under the first."""
+        if not self._stage:
+            return {}
+        folders = {Path(model).parent for model in self._stage["models"].values()}
+        found = {folder.name: _read_run_id(folder) for folder in sorted(folders)}
+        tags = {f"llmtrain.parent_run.{name}": run_id for name, run_id in found.items() if run_id}
+        pretraining = _read_run_id(self._folder.parent)
+        return tags | ({"mlflow.parentRunId": pretraining} if pretraining else {})
+
+    def _list_inputs(self) -> list[DatasetInput]:
+        """Files of records and models of a stage, by their digests."""
+        inputs = []
+        for name, digest in self._stage["parts"].items():
+            kind, _, what = name.partition(" ")
+            if kind in ("file", "model"):
+                source = json.dumps({"uri": self._stage["models"].get(what, what)})
+                dataset = Dataset(name=what[-100:], digest=digest[:36], source_type="local", source=source)
+                inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", kind)]))
+        return inputs
+
+    def _find_manifests(self, config: Config) -> list[Path]:
+        shards = config.data.folder / "shards"
+        names = list(config.data.sources) or sorted(path.name for path in shards.glob("*") if path.is_dir())
         paths = [shards / name / split / "manifest.json" for name in names for split in ("train", "validation")]
         return [path for path in paths if path.exists()]
 
-    def _describe_source(self, path: Path) -> DatasetInput:
+    def _describe_source(self, path: Path, config: Config) -> DatasetInput:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         # MLflow shows 36 characters of a digest.
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:36]
@@ -122,7 +165,7 @@ class MlflowRun:
             "tokens": sum(shard["token_count"] for shard in manifest["shards"]),
             "documents": sum(shard["document_count"] for shard in manifest["shards"]),
             "licence": manifest["licence"],
-            **(self._read_report(manifest["source"]) if manifest["split"] == "train" else {}),
+            **(_read_report(config, manifest["source"]) if manifest["split"] == "train" else {}),
         }
         dataset = Dataset(
             name=f"{manifest['source']}/{manifest['split']}",
@@ -133,14 +176,6 @@ class MlflowRun:
         )
         context = "training" if manifest["split"] == "train" else "evaluation"
         return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
-
-    def _read_report(self, source: str) -> dict[str, Any]:
-        """What the preparation of the data counted of a source, both splits together."""
-        path = self._config.data.folder / "report.json"
-        if not path.is_file():
-            return {}
-        row = json.loads(path.read_text(encoding="utf-8")).get(source, {})
-        return {f"prepared_{key}": row[key] for key in _PREPARED if key in row}
 
     def _send_metrics(self, name: str) -> None:
         lines = self._new_lines(name)
@@ -159,7 +194,9 @@ class MlflowRun:
         last = [len(lines), lines[-1]["time"]] if lines else None
         if last is None or self._state.get(SAMPLES_NAME) == last:
             return
-        columns = ["step", "prompt", "text"]
+        # A run of pretraining writes text alone, a stage of post-training also what it is worth.
+        columns = [name for name in lines[-1] if name != "time"]
+        lines = [line for line in lines if all(name in line for name in columns)]
         table = {"columns": columns, "data": [[line[column] for column in columns] for line in lines]}
         self._client.log_dict(self._state["run_id"], table, SAMPLES_TABLE)
         # The tag is what makes MLflow's pages offer the file as a table.
@@ -187,6 +224,21 @@ class MlflowRun:
     def _remember(self, **values: Any) -> None:
         self._state |= values
         write_whole(self._folder / STATE_NAME, json.dumps(self._state) + "\n")
+
+
+def _read_report(config: Config, source: str) -> dict[str, Any]:
+    """What the preparation of the data counted of a source, both splits together."""
+    path = config.data.folder / "report.json"
+    if not path.is_file():
+        return {}
+    row = json.loads(path.read_text(encoding="utf-8")).get(source, {})
+    return {f"prepared_{key}": row[key] for key in _PREPARED if key in row}
+
+
+def _read_run_id(folder: Path) -> str | None:
+    """The MLflow run of a run folder, if it has one."""
+    path = folder / STATE_NAME
+    return json.loads(path.read_text(encoding="utf-8")).get("run_id") if path.is_file() else None
 
 
 def limit_waiting() -> None:
