@@ -28,7 +28,6 @@ from data_pipelines.deduplication.columns import has_run, read_runs
 from data_pipelines.deduplication.decide import Verdict, decide
 from data_pipelines.document import read_documents, write_documents
 from data_pipelines.extract import extract_unit, fingerprint, fingerprint_unit
-from data_pipelines.instructions.make import make_instructions
 from data_pipelines.progress import show_stage
 from data_pipelines.provenance import describe_inputs, describe_versions, hash_file
 from data_pipelines.report import write_report
@@ -51,7 +50,6 @@ from llmtrain.config.corpus import (
 )
 from llmtrain.config.data import DataConfig
 from llmtrain.config.deduplicate import DeduplicateConfig
-from llmtrain.config.instructions import MADE_NAME
 from llmtrain.config.root import Config
 from llmtrain.errors import ConfigError, DataError
 from llmtrain.process.folder_lock import locked_folder
@@ -76,17 +74,6 @@ def prepare(config: Config, console: Console | None = None) -> None:
         preparation.make_tokenizer()
         preparation.make_shards()
         preparation.make_report()
-    if config.instructions is not None:
-        make_records(config, console or Console(stderr=True, highlight=False))
-
-
-def make_records(config: Config, console: Console) -> None:
-    """Make the records of section `instructions` from the documents, into `data.folder/posttraining`."""
-    assert config.instructions is not None
-    folder = config.data.folder
-    manifest = make_instructions(folder / "documents", folder / MADE_NAME, config.instructions, {}, config.run.seed)
-    for name, row in manifest["files"].items():
-        console.print(f"{name:<22} {row['records']:,} records", highlight=False)
 
 
 def extract_share(config: Config, task: int, tasks: int, console: Console | None = None) -> None:

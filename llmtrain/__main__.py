@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from llmtrain.config.pipeline import PipelineStage, PosttrainingStage
 from llmtrain.errors import ConfigError, LlmtrainError
 from llmtrain.process.logs import configure_logging
 from llmtrain.process.world import World
@@ -61,26 +62,31 @@ def run(
     more: MoreFiles = None,
     nproc: NumRanks = None,
     dry_run: DryRun = False,
+    first: Annotated[
+        PipelineStage | None, typer.Option("--from", help="Do this stage again, and what follows.")
+    ] = None,
+    only: Annotated[PipelineStage | None, typer.Option(help="Do this stage again, and no other.")] = None,
 ) -> None:
-    """Everything: prepare the data, pretrain, export, show generated text. Finished work is not done again."""
+    """Everything from raw text to the last stage of the configuration. Finished work is not done again."""
     loaded = _load(config, overrides, more)
 
-    from llmtrain.stages.pretrain import launch_pretrain, print_plan
+    from llmtrain.stages.pipeline import print_pipeline, run_pipeline
+    from llmtrain.stages.pretrain import print_plan
 
     if dry_run:
         print_plan(loaded, nproc or 1)
+        print_pipeline(loaded.config, first, only)
         return
-    if loaded.config.corpus is not None:
+
+    def prepare_data(config: "Config") -> None:
+        from data_pipelines.instructions.make_of_run import make_instructions_of_run
         from data_pipelines.prepare import prepare
 
-        prepare(loaded.config)
-    code = launch_pretrain(loaded, nproc or 1)
-    if code:
-        raise typer.Exit(code)
+        if config.corpus is not None:
+            prepare(config)
+        make_instructions_of_run(config)
 
-    from llmtrain.stages.main_job import finish_main_job
-
-    finish_main_job(loaded.config)
+    raise typer.Exit(run_pipeline(loaded, nproc or 1, prepare_data, first, only))
 
 
 @app.command()
@@ -108,7 +114,7 @@ def pretrain(
 
 
 def _run_stage(
-    name: Literal["sft", "reward", "ppo"],
+    name: PosttrainingStage,
     config: Path,
     overrides: list[str] | None,
     more: list[Path] | None,
@@ -184,10 +190,13 @@ def data_prepare(
     """Run section `corpus`: clean, deduplicate, train the tokenizer, write shards. Continues where it was stopped."""
     loaded = _load(config, overrides, more)
 
+    from data_pipelines.instructions.make_of_run import make_instructions_of_run
     from data_pipelines.prepare import extract_share, prepare
 
     if task is None:
-        prepare(loaded.config)
+        if loaded.config.corpus is not None or loaded.config.instructions is None:
+            prepare(loaded.config)
+        make_instructions_of_run(loaded.config)
     else:
         extract_share(loaded.config, task, tasks)
 

@@ -14,9 +14,10 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from llmtrain.config.loader import dump_config
+from llmtrain.config.pipeline import PosttrainingStage
 from llmtrain.config.root import PosttrainingConfig
 from llmtrain.errors import EXIT_SAVED_AFTER_SIGNAL, ConfigError
 from llmtrain.process.launch import run_ranks_here
@@ -34,10 +35,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-StageName = Literal["sft", "reward", "ppo"]
 
-
-def launch_stage(config: PosttrainingConfig, name: StageName, num_ranks: int) -> int:
+def launch_stage(config: PosttrainingConfig, name: PosttrainingStage, num_ranks: int) -> int:
     """Check, then run the stage on this machine, in processes of its own.
 
     Returns:
@@ -50,7 +49,7 @@ def launch_stage(config: PosttrainingConfig, name: StageName, num_ranks: int) ->
     return run_ranks_here([name, str(folder / CONFIG_NAME)], num_ranks, folder / "logs")
 
 
-def run_stage(config: PosttrainingConfig, name: StageName, world: World) -> int:
+def run_stage(config: PosttrainingConfig, name: PosttrainingStage, world: World) -> int:
     """Run the stage as one of the ranks.
 
     Returns:

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.yaml"
 LOCK_NAME = "run.lock"
+# Stages that have run folders of their own.
+_OF_OTHER_STAGES = ("instructions", "sft", "reward", "ppo")
 
 
 def load_run_config(run_folder: Path) -> Config:
@@ -51,6 +53,8 @@ def check_continuation(config: Config) -> None:
             "Choose another run.name to start anew, or put these values back to continue."
         )
     for key, before, after in find_changes(old, config):
+        if key.startswith(_OF_OTHER_STAGES):
+            continue
         logger.info("%s: %s until now, %s from here on", key, before, after)
 
 

@@ -109,10 +109,9 @@ def _find_models(config: PosttrainingConfig, section: SftConfig | RewardConfig |
 
 def _digest_model(path: Path, role: str, stage: str) -> str:
     if not (path / "config.json").is_file():
-        before = {"sft": "llmtrain export RUN", "reward": "llmtrain sft CONFIG", "ppo": "llmtrain reward CONFIG"}[stage]
         raise ConfigError(
-            f"{stage}: {role} {path}: no model there. Name a Hugging Face folder, or make it first: `{before}`, or all "
-            "stages in order: `llmtrain run CONFIG`."
+            f"{stage}: {role} {path}: no model there. Name a Hugging Face folder, or make it: `llmtrain run CONFIG` runs "
+            "the stages in order."
         )
     return digest_model(path)
 

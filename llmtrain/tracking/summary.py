@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the mirror renders summaries without torch, which would cos
 
 _PACKAGES = ("llmtrain", "torch", "deepspeed", "transformers", "sentencepiece", "numpy", "mlflow")
 # Okabe and Ito 2008: told apart by colour-blind readers too.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 
 
 def build_summary(
@@ -120,7 +120,7 @@ def plot_run(summary: Mapping[str, Any], folder: Path, output: Path) -> None:
     series, validation = read_metrics(folder), summary["validation"]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    for colour, (source, row) in zip(itertools.cycle(_COLOURS), validation["by_source"].items(), strict=False):
+    for colour, (source, row) in zip(itertools.cycle(COLOURS), validation["by_source"].items(), strict=False):
         # A source of small weight may have had no sequence in any interval.
         left.plot(*_columns(series.get(names.train_loss_of(source), [])), color=colour, alpha=0.5, linewidth=1.2)
         points = series[names.validation_loss_of(source)]
@@ -133,7 +133,7 @@ def plot_run(summary: Mapping[str, Any], folder: Path, output: Path) -> None:
     )
     left.legend(frameon=False)
     steps, speeds = _columns(series[names.TOKENS_PER_SECOND])
-    right.plot(steps, speeds, color=_COLOURS[0], linewidth=1.2)
+    right.plot(steps, speeds, color=COLOURS[0], linewidth=1.2)
     right.set(xlabel="optimizer step", ylabel="tokens per second", title="throughput")
     right.set_ylim(0, max(speeds) * 1.15)
     figure.savefig(output, dpi=130)
