@@ -193,4 +193,5 @@ def adapt_coefficient(coefficient: float, kl: float, target: float, responses: i
         Ziegler et al. 2019, section 2.2.
     """
     error = min(max(kl / target - 1, -0.2), 0.2)
-    return coefficient * (1 + error * responses / horizon)
+    # A rollout of more responses than the horizon counts as the horizon: the coefficient stays positive.
+    return coefficient * (1 + error * min(responses / horizon, 1.0))

@@ -42,7 +42,9 @@ class ChatTokenizer:
         self.folder = folder
         self.pad_id: int = tokenizer.pad_token_id
         self.eos_id: int = tokenizer.eos_token_id
-        self._special = sorted({text for text in tokenizer.all_special_tokens if text}, key=len, reverse=True)
+        # Those with a role of their own (end, padding), and all others that no text may spell, such as our symbols.
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._special = sorted(special | set(filter(None, tokenizer.all_special_tokens)), key=len, reverse=True)
 
     def encode(self, messages: Sequence[Message]) -> Encoded:
         """A conversation that ends with the assistant."""

@@ -72,7 +72,6 @@ def encode_conversations(
                 examples.left_out[f"longer than {max_length} tokens"] += 1
                 continue
             ids, said = ids[:max_length], said[:max_length]
-            examples.left_out[f"cut at {max_length} tokens (kept)"] += 1
         labels = [
             token if i and (flag or loss_on == "all") else IGNORE_INDEX
             for i, (token, flag) in enumerate(zip(ids, said, strict=True))
@@ -80,6 +79,8 @@ def encode_conversations(
         if all(label == IGNORE_INDEX for label in labels):
             examples.left_out["nothing to learn within the limit"] += 1
             continue
+        if len(encoded.input_ids) > max_length:
+            examples.left_out[f"cut at {max_length} tokens (kept)"] += 1
         examples.input_ids.append(ids)
         examples.labels.append(labels)
         examples.sources.append(record.source)
