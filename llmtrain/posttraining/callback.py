@@ -25,7 +25,6 @@ _NAMES = {
     "learning_rate": "train/learning_rate",
     "entropy": "train/entropy",
     "mean_token_accuracy": "train/token_accuracy",
-    "num_tokens": "train/tokens",
     "epoch": "train/epoch",
     "accuracy": "train/pair_accuracy",
     "margin": "train/reward_margin",

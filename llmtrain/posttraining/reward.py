@@ -23,7 +23,7 @@ from llmtrain.posttraining.pairs import EncodedPairs, encode_pairs, sample_pairs
 from llmtrain.posttraining.records import SplitRecords, read_split_preferences, read_split_prompts
 from llmtrain.posttraining.reward_report import describe_judgements
 from llmtrain.posttraining.rewards import OFFSET, score_sequences
-from llmtrain.posttraining.sft import find_max_length, start_or_resume
+from llmtrain.posttraining.sft import fill_up, find_max_length, start_or_resume
 from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
 
 
@@ -76,6 +76,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
 
     callback = StageCallback(context, section, evaluate)
     rows = Dataset.from_dict({"chosen_ids": train.chosen, "rejected_ids": train.rejected})
+    rows, repeated = fill_up(rows, section.global_batch_size)
     trainer = Trainer(
         model=model, args=arguments, train_dataset=rows, processing_class=chat.tokenizer, callbacks=[callback]
     )
@@ -94,7 +95,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
     return {
         "steps": trainer.state.global_step,
         "records": records.describe(),
-        "train_pairs": train.describe(),
+        "train_pairs": train.describe() | {"repeated_to_fill_the_last_batch": repeated},
         "held_out_pairs": held_out.describe(),
         "sampled_left_out": dict(sampled_left_out),
         "prompts_in_both_parts": len(leaked),

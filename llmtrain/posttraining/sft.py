@@ -21,6 +21,8 @@ from llmtrain.posttraining.records import read_split_conversations
 from llmtrain.posttraining.sft_data import Examples, encode_conversations
 from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
 
+_PACKED_TOGETHER = 10_000  # examples among which the best fit is looked for
+
 
 def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | None:
     """Train, save the model.
@@ -31,6 +33,7 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
     from datasets import Dataset
     from trl import SFTConfig as Arguments
     from trl import SFTTrainer
+    from trl.data_utils import pack_dataset
 
     chat = load_chat_tokenizer(context.parents["model"])
     model = load_causal_model(context.parents["model"])
@@ -53,8 +56,12 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
         max_length=max_length,
         packing=section.packing,
         packing_strategy="bfd",
+        dataset_kwargs={"skip_prepare_dataset": True},
     )
     rows = Dataset.from_dict({"input_ids": train.input_ids, "labels": train.labels})
+    if section.packing:
+        rows = pack_dataset(rows, max_length, "bfd", {"batch_size": _PACKED_TOGETHER})
+    rows, repeated = fill_up(rows, section.global_batch_size)
     trainer: Any = None
 
     def evaluate(step: int) -> dict[str, float]:
@@ -77,11 +84,26 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
         "steps": trainer.state.global_step,
         "records": records.describe(),
         "train_examples": train.describe(),
+        "sequences": {"trained": len(rows), "repeated_to_fill_the_last_batch": repeated},
         "held_out_examples": held_out.describe(),
         "max_length": max_length,
         "held_out_loss": {"before": context.read_first("validation/loss"), "after": after["validation/loss"]},
         "held_out_loss_by_source": after,
     }
+
+
+def fill_up(rows: Any, multiple: int) -> tuple[Any, int]:
+    """Rows for whole batches only, so that an epoch has the same steps on any number of ranks.
+
+    Args:
+        rows: a Dataset.
+        multiple: rows of a batch of all ranks.
+
+    Returns:
+        The Dataset with its first rows again at its end, and how many they are.
+    """
+    missing = -len(rows) % multiple
+    return rows.select([*range(len(rows)), *(i % len(rows) for i in range(missing))]), missing
 
 
 def find_max_length(name: str, wanted: int | None, model: Any) -> int:

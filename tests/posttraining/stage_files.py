@@ -1,0 +1,76 @@
+"""A small configuration of all post-training stages, for tests that run them through the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.helpers.commands import run_command
+
+JUDGE = '''"""Counts different words."""
+
+
+def score(prompts: list[str], responses: list[str]) -> list[float]:
+    return [len(set(response.split())) / 4 + 0.1 * len(response) / (1 + len(prompt)) for prompt, response in zip(prompts, responses)]
+'''
+GENERATION = {"max_new_tokens": 12}
+
+
+def write_stage_config(folder: Path, model: Path, conversations: Path) -> Path:
+    """The file, beside the judge that it names."""
+    (folder / "judge.py").write_text(JUDGE)
+    shared: dict[str, Any] = {
+        "micro_batch_size": 2,
+        "global_batch_size": 4,
+        "validation_fraction": 0.2,
+        "log_every_steps": 1,
+        "save_every_steps": 2,
+    }
+    values = {
+        "run": {"name": "one", "seed": 3},
+        "sft": {
+            **shared,
+            "model": str(model),
+            "data": {"chat": {"paths": [str(conversations)]}},
+            "learning_rate": 1e-3,
+            "train_epochs": 2,
+        },
+        "reward": {
+            **shared,
+            "learning_rate": 1e-3,
+            "sampled": {"label": {"file": "judge.py"}, "pairs": 24, "generation": GENERATION},
+        },
+        "ppo": {
+            **shared,
+            "global_batch_size": 8,
+            "mini_batches": 2,
+            "epochs": 2,
+            "train_steps": 4,
+            "learning_rate": 1e-3,
+            "gold": {"file": "judge.py"},
+            "generation": GENERATION,
+            "num_generations": 2,
+        },
+        "tracking": {"mlflow": False},
+    }
+    path = folder / "stages.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def run_stage(folder: Path, stage: str, *arguments: str) -> None:
+    """Run one stage; it must end well."""
+    result = run_command(folder, stage, "stages.yaml", *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def read_numbers(stage_folder: Path) -> list[tuple[int, str, float]]:
+    """Every metric that does not depend on the clock."""
+    lines = [json.loads(line) for line in (stage_folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        (line["step"], name, value)
+        for line in lines
+        for name, value in sorted(line["metrics"].items())
+        if not name.startswith("perf/")
+    ]
