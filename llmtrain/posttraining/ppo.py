@@ -95,6 +95,8 @@ def _train(context: StageContext, section: PpoConfig, policy: Any, held_out: Hel
         save_trained(context, value_model, select_weights(weights, "value_model."), chat, context.folder / VALUE_MODEL)
     if trainer.guard is None:
         callback.evaluate(trainer.state.global_step)
+        if context.world.is_first:
+            shutil.rmtree(context.folder / BEST, ignore_errors=True)
         save_trained(context, policy, select_weights(weights, "policy."), chat, context.model_folder)
     else:
         context.log_event("guard", message=trainer.guard)

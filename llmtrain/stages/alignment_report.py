@@ -1,6 +1,6 @@
 """The written answer to "which stage is good?": a verdict on each stage with its numbers, curves, answers, ancestry.
 
-    summaries and evaluations of all stages -> RUN/report.md, RUN/alignment.png
+    summaries of all stages -> RUN/report.md;  evaluations of ppo -> RUN/ppo/alignment.png
 
 Verdicts are rules on intervals, stated beside them; a number that is missing is never called good.
 """
@@ -34,7 +34,7 @@ class Verdict:
 
 
 def write_alignment_report(run_folder: Path) -> Path:
-    """Write the report and the picture, and print the verdicts.
+    """Write the report and print the verdicts.
 
     Returns:
         The report.
@@ -43,8 +43,10 @@ def write_alignment_report(run_folder: Path) -> Path:
     verdicts = judge_stages(summaries)
     parts = [f"# {run_folder.name}", _render_verdicts(verdicts)]
     if summaries["ppo"]:
-        draw_alignment(summaries["ppo"], run_folder / PICTURE_NAME)
-        parts += [f"![gold and proxy over KL, length, variety, wins]({PICTURE_NAME})", _render_ppo(summaries["ppo"])]
+        parts += [
+            f"![gold and proxy over KL, length, variety, wins](ppo/{PICTURE_NAME})",
+            _render_ppo(summaries["ppo"]),
+        ]
         parts += [_render_answers(read_lines(run_folder / "ppo" / SAMPLES_NAME))]
     if summaries["reward"]:
         parts.append(_render_reward(summaries["reward"]))

@@ -18,7 +18,7 @@ from llmtrain.checkpoint.manifest import read_manifest
 from llmtrain.config.loader import LoadedConfig
 from llmtrain.config.pipeline import POSTTRAINING, STAGES, PipelineStage, PosttrainingStage
 from llmtrain.config.root import Config
-from llmtrain.errors import ConfigError, LlmtrainError
+from llmtrain.errors import ConfigError, LlmtrainError, MachineError
 from llmtrain.stages.posttraining import launch_stage
 from llmtrain.stages.pretrain import launch_pretrain
 from llmtrain.stages.stage_inputs import find_inputs
@@ -192,10 +192,23 @@ def _run_step(
             from llmtrain.stages.alignment_report import write_alignment_report
 
             write_alignment_report(config.run.folder)
+            _send_report(config)
         case _:
             _put_aside(config, name, is_new)
             return launch_stage(config, name, num_ranks)
     return 0
+
+
+def _send_report(config: Config) -> None:
+    """Put the report beside the run of pretraining in MLflow; a server that is away costs nothing else."""
+    from llmtrain.tracking.mirror import sync_run
+
+    if not config.tracking.mlflow:
+        return
+    try:
+        sync_run(config.run.folder)
+    except MachineError as error:
+        logger.warning("%s", error)
 
 
 def _put_aside(config: Config, name: PosttrainingStage, is_new: bool) -> None:

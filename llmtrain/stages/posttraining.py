@@ -80,6 +80,10 @@ def run_stage(config: PosttrainingConfig, name: PosttrainingStage, world: World)
             from llmtrain.posttraining.summary import write_summary
 
             write_summary(context, summary, seconds=time.time() - started)
+            if name == "ppo":
+                from llmtrain.stages.alignment_report import PICTURE_NAME, draw_alignment
+
+                draw_alignment(summary, folder / PICTURE_NAME)
             writer.log_event("finished")
             _remember(folder, inputs, finished=True)
     return 0

@@ -78,7 +78,8 @@ def find_inputs(config: PosttrainingConfig, name: str) -> StageInputs:
         ConfigError: the section or a parent is missing.
         CheckpointError: a parent is no model.
     """
-    section = getattr(fill_in(config), name)
+    config = fill_in(config)
+    section = getattr(config, name)
     if section is None:
         raise ConfigError(f"{name}: the configuration has no section `{name}`. Add it, see docs/posttraining.md.")
     models = _find_models(config, section)

@@ -80,8 +80,8 @@ class MlflowRun:
             text = page.read_text(encoding="utf-8") if page.exists() else render_summary(summary)
             self._client.set_tag(run_id, "mlflow.note.content", text)
             self._client.log_artifact(run_id, str(summary_path))
-            for picture in self._folder.glob("*.png"):
-                self._client.log_artifact(run_id, str(picture))
+            for path in (*self._folder.glob("*.png"), *self._folder.glob("report.md")):
+                self._client.log_artifact(run_id, str(path))
         events = read_lines(self._folder / EVENTS_NAME)
         event = events[-1]["event"] if events else ""
         # A killed run wrote no last event; what it measured last is when it ended.
@@ -146,8 +146,10 @@ class MlflowRun:
         for name, digest in self._stage["parts"].items():
             kind, _, what = name.partition(" ")
             if kind in ("file", "model"):
-                source = json.dumps({"uri": self._stage["models"].get(what, what)})
-                dataset = Dataset(name=what[-100:], digest=digest[:36], source_type="local", source=source)
+                uri = self._stage["models"].get(what, what)
+                shown = f"{what}: {uri}" if kind == "model" else "/".join(Path(uri).parts[-2:])
+                source = json.dumps({"uri": uri})
+                dataset = Dataset(name=shown[-200:], digest=digest[:36], source_type="local", source=source)
                 inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", kind)]))
         return inputs
 
