@@ -1,4 +1,4 @@
-"""The arithmetic of reinforcement learning: against naive loops, and against what TRL computes from the same numbers."""
+"""The arithmetic of reinforcement learning: against naive loops, and against TRL's on the same numbers."""
 
 import functools
 from typing import Any

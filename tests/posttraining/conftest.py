@@ -72,9 +72,7 @@ def build_config(family: str, vocab_size: int) -> Any:
 
 
 @pytest.fixture(scope="session")
-def make_folder(
-    chat: ChatTokenizer, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, int], Path]:
+def make_folder(chat: ChatTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
     """Saves a fresh language model with its tokenizer; weights follow from the seed."""
     from transformers import AutoModelForCausalLM
 

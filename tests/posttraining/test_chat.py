@@ -22,7 +22,9 @@ def said(chat: ChatTokenizer, *messages: Message) -> list[int]:
     return [token for token, flag in zip(encoded.input_ids, encoded.is_said, strict=True) if flag]
 
 
-def test_what_is_marked_is_the_words_of_the_assistant_and_the_end(chat: ChatTokenizer, plain_tokenizer: Tokenizer) -> None:
+def test_what_is_marked_is_the_words_of_the_assistant_and_the_end(
+    chat: ChatTokenizer, plain_tokenizer: Tokenizer
+) -> None:
     assert said(chat, QUESTION, ANSWER) == [*plain_tokenizer.encode(ANSWER.content), EOS_ID]
 
 
@@ -112,7 +114,11 @@ REFUSED = [
         "Move it before {% endgeneration %}.",
     ),
     (
-        {"chat_template": CHAT_TEMPLATE.replace("message['content'] + eos_token", "message['content'] + 'x' + eos_token")},
+        {
+            "chat_template": CHAT_TEMPLATE.replace(
+                "message['content'] + eos_token", "message['content'] + 'x' + eos_token"
+            )
+        },
         "its chat template marks ' Four. xx = [1,\\n\\t2]x' in place of ' Four. x = [1,\\n\\t2]'.",
     ),
     (

@@ -70,7 +70,10 @@ def test_kl_is_summed_over_each_response() -> None:
 def test_whitened_rewards_keep_their_mean_and_have_deviation_one() -> None:
     rows = make_rows()
     # With gamma and lambda of zero and values of zero, returns are the rewards themselves.
-    flat = [Row(r.prompt, r.response, r.logprobs, r.reference_logprobs, [0.0] * len(r.response), {}, r.score, True) for r in rows]
+    flat = [
+        Row(r.prompt, r.response, r.logprobs, r.reference_logprobs, [0.0] * len(r.response), {}, r.score, True)
+        for r in rows
+    ]
     settings: dict[str, Any] = {"gamma": 0.0, "gae_lambda": 0.0}
     plain = build_experience(flat, make_ppo(**settings), 0.3)
     white = build_experience(flat, make_ppo(whiten_rewards=True, **settings), 0.3)

@@ -204,5 +204,3 @@ def test_temperature_sharpens_and_flattens(models: dict[str, Any]) -> None:
     assert probabilities[0.1] > probabilities[1.0] > probabilities[10.0]
     # The uniform distribution over 400 pieces.
     assert probabilities[10.0] == pytest.approx(-math.log(400), abs=0.5)
-
-

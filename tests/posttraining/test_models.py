@@ -93,7 +93,7 @@ def test_a_reward_model_is_no_language_model_and_the_other_way_round(
 
 def test_a_model_without_an_architecture_is_refused(model_folders: dict[str, Path], tmp_path: Path) -> None:
     folder = copy_with(model_folders["llama"], tmp_path / "m", architectures=None)
-    with pytest.raises(CheckpointError, match="architecture unknown. This stage needs a language model.$"):
+    with pytest.raises(CheckpointError, match=r"architecture unknown. This stage needs a language model.$"):
         load_causal_model(folder)
 
 

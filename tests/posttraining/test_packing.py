@@ -1,5 +1,6 @@
 """TRL's packing: a conversation in a packed row is read as if it stood alone."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_no_conversation_sees_another_in_its_row(
             positions = batch["position_ids"][row]
             starts = [*(positions == 0).nonzero()[:, 0].tolist(), len(positions)]
             documents_in_row.append(len(starts) - 1)
-            for start, end in zip(starts, starts[1:], strict=False):
+            for start, end in itertools.pairwise(starts):
                 ids = batch["input_ids"][row, start:end]
                 if bool((ids == chat.pad_id).all()):
                     continue

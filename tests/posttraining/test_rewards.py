@@ -174,7 +174,9 @@ def test_terms_are_scored_by_name_and_summed_with_their_weights(
     folder = make_reward_folder("llama")
     terms: dict[str, Any] = {
         "model": ModelReward(kind="model", weight=2.0),
-        "short": FunctionReward(kind="function", file=write(tmp_path, "return [-len(r) for r in responses]"), weight=0.5),
+        "short": FunctionReward(
+            kind="function", file=write(tmp_path, "return [-len(r) for r in responses]"), weight=0.5
+        ),
         "off": FunctionReward(kind="function", file=write(tmp_path, "return [9] * len(prompts)", "off.py"), weight=0.0),
     }
     rewards = Rewards(terms, {"model": folder}, chat, CPU, 2)
@@ -188,7 +190,6 @@ def test_a_term_that_is_broken_is_told_by_its_key(chat: ChatTokenizer, tmp_path:
     terms = {"short": FunctionReward(kind="function", file=tmp_path / "none.py")}
     with pytest.raises(ConfigError, match=r"^ppo.rewards.short.file = .*none.py: no such file.$"):
         Rewards(terms, {}, chat, CPU, 2)
-
 
 
 def test_a_reward_model_is_built_like_its_language_model(make_reward_folder: Callable[..., Path]) -> None:

@@ -24,9 +24,7 @@ def test_only_what_the_assistant_says_is_learned(chat: ChatTokenizer) -> None:
     for record, ids, labels in zip((SHORT, TURNS), examples.input_ids, examples.labels, strict=True):
         encoded = chat.encode(record.messages)
         assert ids == encoded.input_ids
-        assert labels == [
-            token if flag else IGNORE_INDEX for token, flag in zip(ids, encoded.is_said, strict=True)
-        ]
+        assert labels == [token if flag else IGNORE_INDEX for token, flag in zip(ids, encoded.is_said, strict=True)]
         learned = [label for label in labels if label != IGNORE_INDEX]
         words = "".join(message.content for message in record.messages if message.role == "assistant")
         assert chat.decode(learned) == words
