@@ -118,7 +118,7 @@ class HeldOut:
     def is_best(self) -> bool:
         """Whether the last evaluation has the highest reward so far."""
         rewards = [row["reward"]["mean"] for row in self.history]
-        return rewards[-1] == max(rewards)
+        return bool(rewards[-1] == max(rewards))
 
     def _write(
         self, step: int, answers: Sequence[Answer], measures: dict[str, list[float]], kl: Sequence[float]
