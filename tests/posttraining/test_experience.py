@@ -83,7 +83,7 @@ def test_whitened_rewards_keep_their_mean_and_have_deviation_one() -> None:
 
 
 def test_rloo_compares_the_answers_of_a_group_and_no_others() -> None:
-    rows = make_rows()
+    rows = [*make_rows(), *make_rows()[:2]]
     found = build_experience(rows, make_ppo(algorithm="rloo", num_generations=2), kl_coefficient=0.3)
     kl = [sum(row.logprobs) - sum(row.reference_logprobs) for row in rows]
     rewards = [row.score - 0.3 * nats for row, nats in zip(rows, kl, strict=True)]
@@ -93,11 +93,15 @@ def test_rloo_compares_the_answers_of_a_group_and_no_others() -> None:
         rewards[2] - rewards[3],
         rewards[3] - rewards[2],
     ]
-    for i, length in enumerate(LENGTHS):
+    expected += expected[:2]
+    for i, length in enumerate([*LENGTHS, *LENGTHS[:2]]):
         assert found.advantages_BR[i].tolist() == pytest.approx([expected[i]] * length + [0.0] * (4 - length), abs=1e-5)
     assert found.returns_BR.count_nonzero() == 0
     turned = build_experience(rows[2:] + rows[:2], make_ppo(algorithm="rloo", num_generations=2), 0.3)
-    torch.testing.assert_close(turned.advantages_BR, found.advantages_BR[[2, 3, 0, 1]])
+    torch.testing.assert_close(turned.advantages_BR, found.advantages_BR[[2, 3, 4, 5, 0, 1]])
+    threes = build_experience(rows, make_ppo(algorithm="rloo", num_generations=3), 0.3).advantages_BR[:, 0]
+    assert float(threes[:3].sum()) == pytest.approx(0, abs=1e-5)
+    assert float(threes[1]) == pytest.approx(rewards[1] - (rewards[0] + rewards[2]) / 2, abs=1e-5)
 
 
 def test_explained_variance_is_one_for_true_values_zero_for_a_constant_and_negative_for_worse() -> None:

@@ -58,6 +58,9 @@ def test_no_conversation_sees_another_in_its_row(
     for batch in trainer.get_train_dataloader():
         labels = batch.pop("labels")
         logits = model(**batch, use_cache=False).logits
+        # With a mask of its own the model no longer looks at positions, and conversations do see each other.
+        leaking = model(**batch | {"attention_mask": torch.ones_like(batch["input_ids"])}, use_cache=False).logits
+        assert float((leaking - logits).abs().max()) > 1000 * ROUNDING
         for row in range(len(logits)):
             positions = batch["position_ids"][row]
             starts = [*(positions == 0).nonzero()[:, 0].tolist(), len(positions)]
