@@ -21,7 +21,7 @@ def commit_checkpoint(folder: Path, step: int, keep_last: int) -> None:
     """Declare a checkpoint whole, then remove all but the newest; one rank does it, after all have written."""
     sizes = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name != COMPLETE_NAME:
             sizes[str(path.relative_to(folder))] = path.stat().st_size
             descriptor = os.open(path, os.O_RDONLY)
             try:

@@ -2,11 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from llmtrain.errors import CheckpointError
 from llmtrain.posttraining.chat import ChatTokenizer
@@ -17,24 +18,24 @@ def load_causal_model(folder: Path) -> Any:
     """A language model in float32.
 
     Raises:
-        CheckpointError: it is none, or has another vocabulary than its tokenizer.
+        CheckpointError: it is none, or a weight of it is missing.
     """
     from transformers import AutoModelForCausalLM
 
     _check_architecture(folder, "ForCausalLM", "a language model")
-    return _load(lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), folder)
+    return _load(AutoModelForCausalLM, folder)
 
 
 def load_reward_model(folder: Path) -> Any:
     """A model that gives a sequence one score, in float32.
 
     Raises:
-        CheckpointError: it is none.
+        CheckpointError: it is none, or a weight of it is missing.
     """
     from transformers import AutoModelForSequenceClassification
 
     _check_architecture(folder, "ForSequenceClassification", "a reward model, which `llmtrain reward` makes")
-    model = _load(lambda: AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32), folder)
+    model = _load(AutoModelForSequenceClassification, folder)
     if model.config.num_labels != 1:
         raise CheckpointError(f"{folder}: num_labels = {model.config.num_labels}. A reward model has 1.")
     return model
@@ -54,9 +55,7 @@ def start_reward_model(folder: Path, pad_id: int, seed: int) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     _check_architecture(folder, "ForCausalLM", "a language model")
-    model = _load(
-        lambda: AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32), folder
-    )
+    model = _load(AutoModelForSequenceClassification, folder, new="score.weight", num_labels=1)
     model.config.pad_token_id = pad_id
     weight = model.score.weight
     generator = torch.Generator().manual_seed(seed)
@@ -77,6 +76,20 @@ def check_same_tokenizer(chat: ChatTokenizer, other: ChatTokenizer) -> None:
         raise CheckpointError(
             f"{other.folder}: another tokenizer than {chat.folder}: token {token!r} is {theirs.get(token)} there, "
             f"{ours.get(token)} here. Train the reward model from the same model, or give the reward as a function."
+        )
+
+
+def check_vocabulary(model: Any, chat: ChatTokenizer) -> None:
+    """Refuse a tokenizer that gives ids which the model does not know.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    token, highest = max(chat.tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if highest >= model.config.vocab_size:
+        raise CheckpointError(
+            f"{chat.folder}: its tokenizer gives {token!r} the id {highest:,}, and its model knows ids below "
+            f"{model.config.vocab_size:,}. Give the tokenizer that the model was trained with."
         )
 
 
@@ -119,16 +132,23 @@ def _check_architecture(folder: Path, suffix: str, wanted: str) -> None:
         )
 
 
-def _load(load: Callable[[], Any], folder: Path) -> Any:
+def _load(kind: Any, folder: Path, new: str | None = None, **options: Any) -> Any:
+    """Load all weights but the one that is to be new; `transformers` alone would make up what is missing."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # a new score head is what is asked for
     try:
-        model = load()
-    except (OSError, ValueError, RuntimeError) as error:
+        model, found = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: `transformers` cannot load it: {error}") from error
     finally:
         logging.set_verbosity(level)
+    missing = sorted(set(found["missing_keys"]) - {new})
+    if missing:
+        raise CheckpointError(
+            f"{folder}: its weights lack {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}, which "
+            "its config.json asks for. Write the model again."
+        )
     return model

@@ -13,7 +13,7 @@ from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.context import BEST, VALUE_MODEL, StageContext
 from llmtrain.posttraining.finish import save_trained, select_weights, take_weights
 from llmtrain.posttraining.held_out import HeldOut, PolicyData
-from llmtrain.posttraining.models import load_causal_model, load_reward_model, start_reward_model
+from llmtrain.posttraining.models import check_vocabulary, load_causal_model, load_reward_model, start_reward_model
 from llmtrain.posttraining.records import read_split_prompts
 from llmtrain.posttraining.rewards import Rewards, load_function
 from llmtrain.posttraining.sft import start_or_resume
@@ -30,6 +30,7 @@ def train_ppo(context: StageContext, section: PpoConfig) -> dict[str, Any] | Non
     """
     chat = load_chat_tokenizer(context.parents["model"])
     policy = load_causal_model(context.parents["model"])
+    check_vocabulary(policy, chat)
     data = encode_policy_data(section, chat, policy)
     folders = {role.removeprefix("reward "): path for role, path in context.parents.items() if role != "model"}
     rewards = Rewards(section.rewards, folders, chat, context.device, section.micro_batch_size)

@@ -18,7 +18,7 @@ from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.context import StageContext, gather_all
 from llmtrain.posttraining.finish import save_trained
-from llmtrain.posttraining.models import load_causal_model, start_reward_model
+from llmtrain.posttraining.models import check_vocabulary, load_causal_model, start_reward_model
 from llmtrain.posttraining.pairs import EncodedPairs, encode_pairs, sample_pairs
 from llmtrain.posttraining.records import SplitRecords, read_split_preferences, read_split_prompts
 from llmtrain.posttraining.reward_report import describe_judgements
@@ -40,6 +40,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
 
     chat = load_chat_tokenizer(context.parents["model"])
     model = start_reward_model(context.parents["model"], chat.pad_id, context.config.run.seed)
+    check_vocabulary(model, chat)
     max_length = find_max_length("reward", section.max_length, model)
     records, sampled_left_out = collect_pairs(context, section, chat)
     train = encode_pairs(chat, records.train, max_length, section.long_examples)

@@ -16,7 +16,7 @@ from llmtrain.posttraining.chat import load_chat_tokenizer
 from llmtrain.posttraining.checkpoints import find_checkpoint, remove_torn
 from llmtrain.posttraining.context import StageContext, sum_over_ranks
 from llmtrain.posttraining.finish import save_trained, take_weights
-from llmtrain.posttraining.models import load_causal_model
+from llmtrain.posttraining.models import check_vocabulary, load_causal_model
 from llmtrain.posttraining.records import read_split_conversations
 from llmtrain.posttraining.sft_data import Examples, encode_conversations
 from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
@@ -37,6 +37,7 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
 
     chat = load_chat_tokenizer(context.parents["model"])
     model = load_causal_model(context.parents["model"])
+    check_vocabulary(model, chat)
     max_length = find_max_length("sft", section.max_length, model)
     records = read_split_conversations(section.data, section.validation_fraction)
     limits = (max_length, section.long_examples, section.loss_on)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from llmtrain.config.instructions import MADE_NAME
-from llmtrain.config.ppo import FunctionReward, ModelReward, PpoConfig
+from llmtrain.config.ppo import FunctionReward, GuardsConfig, ModelReward, PpoConfig
 from llmtrain.config.records import RecordsConfig
 from llmtrain.config.reward import RewardConfig, ScoreFunction
 from llmtrain.config.root import Config, PosttrainingConfig
+from llmtrain.config.section import Section
 from llmtrain.config.sft import SftConfig
 from llmtrain.errors import ConfigError
 from llmtrain.posttraining.model_digest import digest_model
@@ -86,13 +87,21 @@ def find_inputs(config: PosttrainingConfig, name: str) -> StageInputs:
     parts = {
         "code": str(CODE_VERSION),
         "seed": str(config.run.seed),
-        f"section {name}": _hash(json.dumps(section.model_dump(mode="json", exclude=_FREE), sort_keys=True).encode()),
+        f"section {name}": _hash_section(section, _find_free(section)),
     }
+    if isinstance(section, RewardConfig) and section.sampled is not None and config.sft is not None:
+        parts["sft.data"] = _hash_section(config.sft, set(SftConfig.model_fields) - {"data"})
     parts |= {f"model {role}": _digest_model(path, role, name) for role, path in models.items()}
     for path in _list_files(config, section):
         if path.is_file():
             parts[f"file {path}"] = _hash(path.read_bytes())
     return StageInputs(name, models, parts)
+
+
+def _find_free(section: SftConfig | RewardConfig | PpoConfig) -> set[str]:
+    # A run that a guard ends keeps the best of the models that were evaluated.
+    evaluations_decide = isinstance(section, PpoConfig) and section.guards != GuardsConfig()
+    return _FREE - {"evaluate_every_steps"} if evaluations_decide else _FREE
 
 
 def _find_models(config: PosttrainingConfig, section: SftConfig | RewardConfig | PpoConfig) -> dict[str, Path]:
@@ -110,9 +119,10 @@ def _find_models(config: PosttrainingConfig, section: SftConfig | RewardConfig |
 
 def _digest_model(path: Path, role: str, stage: str) -> str:
     if not (path / "config.json").is_file():
+        before = "export RUN" if stage == "sft" else "reward CONFIG" if role.startswith("reward ") else "sft CONFIG"
         raise ConfigError(
-            f"{stage}: {role} {path}: no model there. Name a Hugging Face folder, or make it: `llmtrain run CONFIG` runs "
-            "the stages in order."
+            f"{stage}: {role} {path}: no model there. Name a Hugging Face folder, or make it first: "
+            f"`llmtrain {before}`, or all stages in order: `llmtrain run CONFIG`."
         )
     return digest_model(path)
 
@@ -139,6 +149,11 @@ def _list_files(config: PosttrainingConfig, section: SftConfig | RewardConfig | 
 
 def _list_made(folder: Path, kinds: tuple[str, ...]) -> dict[str, RecordsConfig]:
     return {kind: RecordsConfig(paths=(str(folder / f"{kind}.jsonl"),)) for kind in kinds}
+
+
+def _hash_section(section: Section, without: set[str]) -> str:
+    # In the order of the file: records are read, and the critic is found, in it.
+    return _hash(json.dumps(section.model_dump(mode="json", exclude=without)).encode())
 
 
 def _hash(data: bytes) -> str:

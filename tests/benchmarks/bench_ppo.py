@@ -3,14 +3,14 @@
     python -m tests.benchmarks.bench_ppo --output docs/results/ppo_cpu.json
 
 Needs the models of the quickstart (`llmtrain run configs/quickstart.yaml`). Both sides start from the same policy and
-reward model, answer the same prompts with 48 tokens at most at temperature 1, in rollouts of 64, and make four passes of
-one mini-batch over each:
+reward model, answer the same prompts with 48 tokens at most at temperature 1, in rollouts of 64, and make four passes
+of one mini-batch over each:
 
     llmtrain    `llmtrain ppo`, without evaluations, checkpoints and MLflow
     trl         TRL's PPOTrainer as it is, `stop_token="eos"`
 
-Each runs in a process of its own, in turn, several rounds, on `--threads` threads. Samples per second are taken from the
-end of the second rollout on. TRL always draws 48 tokens and then cuts; ours stops when all have ended.
+Each runs in a process of its own, in turn, several rounds, on `--threads` threads. Samples per second are taken from
+the end of the second rollout on. TRL always draws 48 tokens and then cuts; ours stops when all have ended.
 """
 
 import argparse

@@ -12,7 +12,7 @@ JUDGE = '''"""Counts different words."""
 
 
 def score(prompts: list[str], responses: list[str]) -> list[float]:
-    return [len(set(response.split())) / 4 + 0.1 * len(response) / (1 + len(prompt)) for prompt, response in zip(prompts, responses)]
+    return [len(set(r.split())) / 4 + 0.1 * len(r) / (1 + len(p)) for p, r in zip(prompts, responses)]
 '''
 GENERATION = {"max_new_tokens": 12}
 

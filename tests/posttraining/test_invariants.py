@@ -91,7 +91,8 @@ def test_a_limit_ends_the_run_and_the_best_model_is_kept(project: Path, model_fo
 
 def test_every_term_of_the_reward_is_logged_and_summed(project: Path, model_folders: dict[str, Path]) -> None:
     (project / "length.py").write_text("def brevity(prompts, responses):\n    return [-len(r) for r in responses]\n")
-    terms = "{judge: {kind: function, file: judge.py}, short: {kind: function, file: length.py, function: brevity, weight: 0.5}}"
+    short = "{kind: function, file: length.py, function: brevity, weight: 0.5}"
+    terms = f"{{judge: {{kind: function, file: judge.py}}, short: {short}}}"
     lines, _ = run_ppo(project, model_folders["gpt2"], f"ppo.rewards={terms}", "ppo.train_steps=1")
     judge, short = find_first(lines, "ppo/score_judge"), find_first(lines, "ppo/score_short")
     assert find_first(lines, "ppo/score") == pytest.approx(judge + 0.5 * short)

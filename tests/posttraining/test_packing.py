@@ -1,5 +1,6 @@
 """TRL's packing: a conversation in a packed row is read as if it stood alone."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,14 @@ def test_no_conversation_sees_another_in_its_row(
     for batch in trainer.get_train_dataloader():
         labels = batch.pop("labels")
         logits = model(**batch, use_cache=False).logits
+        # With a mask of its own the model no longer looks at positions, and conversations do see each other.
+        leaking = model(**batch | {"attention_mask": torch.ones_like(batch["input_ids"])}, use_cache=False).logits
+        assert float((leaking - logits).abs().max()) > 1000 * ROUNDING
         for row in range(len(logits)):
             positions = batch["position_ids"][row]
             starts = [*(positions == 0).nonzero()[:, 0].tolist(), len(positions)]
             documents_in_row.append(len(starts) - 1)
-            for start, end in zip(starts, starts[1:], strict=False):
+            for start, end in itertools.pairwise(starts):
                 ids = batch["input_ids"][row, start:end]
                 if bool((ids == chat.pad_id).all()):
                     continue

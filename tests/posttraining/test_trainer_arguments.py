@@ -1,0 +1,77 @@
+"""Our sections as arguments of the trainers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from llmtrain.config.sft import SftConfig
+from llmtrain.errors import ConfigError
+from llmtrain.posttraining.sft import find_max_length
+from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed, count_accumulation
+from llmtrain.process.world import World
+
+SECTION = SftConfig(learning_rate=1e-3, micro_batch_size=4, global_batch_size=32)
+
+
+@pytest.mark.parametrize(("world_size", "steps"), [(1, 8), (2, 4), (8, 1)])
+def test_micro_batches_of_all_ranks_are_the_global_batch(world_size: int, steps: int) -> None:
+    assert count_accumulation("sft", SECTION, world_size) == steps
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        count_accumulation("sft", SECTION, 3)
+    assert str(caught.value) == (
+        "sft: sft.micro_batch_size = 4 x 3 ranks does not divide sft.global_batch_size = 32. Choose a multiple of 12."
+    )
+
+
+def test_every_number_of_the_section_reaches_the_trainer(tmp_path: Path) -> None:
+    from trl import SFTConfig as Arguments
+
+    section = SECTION.model_copy(
+        update={
+            "betas": (0.8, 0.95),
+            "epsilon": 1e-7,
+            "weight_decay": 0.1,
+            "max_grad_norm": 0.5,
+            "schedule": "linear",
+            "warmup_steps": 7,
+            "save_every_steps": None,
+        }
+    )
+    found = Arguments(**build_arguments("sft", section, tmp_path, 11, World()))
+    names = ("learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm")
+    assert [getattr(found, name) for name in names] == [1e-3, 0.8, 0.95, 1e-7, 0.1, 0.5]
+    assert (found.per_device_train_batch_size, found.gradient_accumulation_steps) == (4, 8)
+    assert (found.lr_scheduler_type, found.warmup_steps, found.seed, found.data_seed) == ("linear", 7, 11, 11)
+    assert (found.save_strategy, found.eval_strategy, found.report_to) == ("no", "no", [])
+    assert not found.bf16
+    assert not found.gradient_checkpointing
+    assert found.use_cpu == (not torch.cuda.is_available())
+
+
+def test_the_schedules_are_those_of_transformers(tmp_path: Path) -> None:
+    for ours, theirs in (("constant", "constant_with_warmup"), ("linear", "linear"), ("cosine", "cosine")):
+        section = SECTION.model_copy(update={"schedule": ours})
+        assert build_arguments("sft", section, tmp_path, 0, World())["lr_scheduler_type"] == theirs
+
+
+def test_zero_is_deepspeeds_and_its_third_stage_saves_whole_models() -> None:
+    assert build_deepspeed(SECTION) is None
+    for stage in (1, 2, 3):
+        found = build_deepspeed(SECTION.model_copy(update={"zero_stage": stage}))
+        assert found is not None
+        assert found["zero_optimization"]["stage"] == stage
+        assert ("stage3_gather_16bit_weights_on_model_save" in found["zero_optimization"]) == (stage == 3)
+        assert found["gradient_clipping"] == "auto"
+
+
+def test_examples_longer_than_the_model_reads_are_refused(models: dict[str, object], family: str) -> None:
+    model = models[family]
+    assert find_max_length("sft", None, model) == 96
+    assert find_max_length("sft", 50, model) == 50
+    with pytest.raises(ConfigError) as caught:
+        find_max_length("reward", 97, model)
+    assert str(caught.value) == "reward.max_length = 97: the model reads 96 tokens. Choose at most 96."
