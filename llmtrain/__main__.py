@@ -71,11 +71,9 @@ def run(
     loaded = _load(config, overrides, more)
 
     from llmtrain.stages.pipeline import print_pipeline, run_pipeline
-    from llmtrain.stages.pretrain import print_plan
 
     if dry_run:
-        print_plan(loaded, nproc or 1)
-        print_pipeline(loaded.config, first, only)
+        print_pipeline(loaded, nproc or 1, first, only)
         return
 
     def prepare_data(config: "Config") -> None:
@@ -113,42 +111,27 @@ def pretrain(
         raise typer.Exit(run_rank(loaded.config, read_world()))
 
 
-def _run_stage(
-    name: PosttrainingStage,
-    config: Path,
-    overrides: list[str] | None,
-    more: list[Path] | None,
-    nproc: int | None,
-) -> None:
-    from llmtrain.config.loader import load_stage_config
+def _add_stage(name: PosttrainingStage, text: str) -> None:
+    def command(
+        config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None, nproc: NumRanks = None
+    ) -> None:
+        from llmtrain.config.loader import load_stage_config
 
-    loaded = load_stage_config([config, *(more or [])], overrides or [])
+        loaded = load_stage_config([config, *(more or [])], overrides or [])
+        from llmtrain.process.world import read_world, refuse_second_launcher
+        from llmtrain.stages.posttraining import launch_stage, run_stage
 
-    from llmtrain.process.world import read_world, refuse_second_launcher
-    from llmtrain.stages.posttraining import launch_stage, run_stage
+        if nproc is not None:
+            refuse_second_launcher()
+            raise typer.Exit(launch_stage(loaded.config, name, nproc))
+        raise typer.Exit(run_stage(loaded.config, name, read_world()))
 
-    if nproc is not None:
-        refuse_second_launcher()
-        raise typer.Exit(launch_stage(loaded.config, name, nproc))
-    raise typer.Exit(run_stage(loaded.config, name, read_world()))
+    app.command(name, help=text)(command)
 
 
-@app.command()
-def sft(config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None, nproc: NumRanks = None) -> None:
-    """Fine-tune on conversations (section `sft`). Under torchrun, deepspeed or srun this is one rank."""
-    _run_stage("sft", config, overrides, more, nproc)
-
-
-@app.command()
-def reward(config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None, nproc: NumRanks = None) -> None:
-    """Train a reward model on pairs of answers (section `reward`)."""
-    _run_stage("reward", config, overrides, more, nproc)
-
-
-@app.command()
-def ppo(config: ConfigFile, overrides: Overrides = None, more: MoreFiles = None, nproc: NumRanks = None) -> None:
-    """Reinforcement learning from a reward (section `ppo`), by PPO or RLOO."""
-    _run_stage("ppo", config, overrides, more, nproc)
+_add_stage("sft", "Fine-tune on conversations (section `sft`). Under torchrun, deepspeed or srun this is one rank.")
+_add_stage("reward", "Train a reward model on pairs of answers (section `reward`).")
+_add_stage("ppo", "Reinforcement learning from a reward (section `ppo`), by PPO or RLOO.")
 
 
 @launch_app.command("slurm")

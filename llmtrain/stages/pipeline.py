@@ -20,7 +20,7 @@ from llmtrain.config.pipeline import POSTTRAINING, STAGES, PipelineStage, Posttr
 from llmtrain.config.root import Config
 from llmtrain.errors import ConfigError, LlmtrainError, MachineError
 from llmtrain.stages.posttraining import launch_stage
-from llmtrain.stages.pretrain import launch_pretrain
+from llmtrain.stages.pretrain import launch_pretrain, print_plan
 from llmtrain.stages.stage_inputs import find_inputs
 from llmtrain.tracking.run_folder import EVENTS_NAME, SUMMARY_NAME, read_lines
 from llmtrain.tracking.stage_folder import read_stage
@@ -102,11 +102,17 @@ def run_pipeline(
     return 0
 
 
-def print_pipeline(config: Config, first: PipelineStage | None, only: PipelineStage | None) -> None:
-    """What would run and why; standard output. What depends on a stage that would run is looked at when it has."""
+def print_pipeline(
+    loaded: LoadedConfig[Config], num_ranks: int, first: PipelineStage | None, only: PipelineStage | None
+) -> None:
+    """The plan of pretraining, and what would run and why; standard output.
+
+    What depends on a stage that would run is looked at when it has.
+    """
+    print_plan(loaded, num_ranks)
     console = Console(soft_wrap=True, highlight=False)
     before: str | None = None
-    for step in plan_pipeline(config, first, only):
+    for step in plan_pipeline(loaded.config, first, only):
         is_open = before is not None and step.name != "report" and not step.runs
         why = f"depends on what {before} makes; until then: {step.why}" if is_open else step.why
         console.print(f"{step.name:<9} {'run ' if step.runs else 'maybe' if is_open else 'skip'}  {why}")

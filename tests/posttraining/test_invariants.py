@@ -94,8 +94,8 @@ def test_every_term_of_the_reward_is_logged_and_summed(project: Path, model_fold
     short = "{kind: function, file: length.py, function: brevity, weight: 0.5}"
     terms = f"{{judge: {{kind: function, file: judge.py}}, short: {short}}}"
     lines, _ = run_ppo(project, model_folders["gpt2"], f"ppo.rewards={terms}", "ppo.train_steps=1")
-    judge, short = find_first(lines, "ppo/score_judge"), find_first(lines, "ppo/score_short")
-    assert find_first(lines, "ppo/score") == pytest.approx(judge + 0.5 * short)
+    parts = find_first(lines, "ppo/score_judge") + 0.5 * find_first(lines, "ppo/score_short")
+    assert find_first(lines, "ppo/score") == pytest.approx(parts)
 
 
 def test_bfloat16_trains(project: Path, model_folders: dict[str, Path]) -> None:

@@ -9,7 +9,8 @@ import pytest
 from llmtrain.config.loader import load_config, load_stage_config
 from llmtrain.config.root import PosttrainingConfig
 from llmtrain.errors import CheckpointError, ConfigError
-from llmtrain.stages.stage_inputs import STAGE_NAME, StageInputs, fill_in, find_inputs, read_stage
+from llmtrain.stages.stage_inputs import StageInputs, fill_in, find_inputs
+from llmtrain.tracking.stage_folder import STAGE_NAME, read_stage
 from tests.helpers.configs import write_tiny_config
 
 STAGES = ("sft", "reward", "ppo")
