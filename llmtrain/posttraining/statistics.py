@@ -26,10 +26,12 @@ def wilson_interval(successes: float, count: int) -> tuple[float, float]:
 
 
 def describe_mean(values: Sequence[float]) -> dict[str, Any]:
-    """Mean with its 95 % interval by the normal approximation, and the count."""
+    """Mean with its 95 % interval by the normal approximation, and the count; one value has no interval."""
     data = np.asarray(values, dtype=np.float64)
-    half = Z_95 * float(data.std(ddof=1)) / math.sqrt(len(data)) if len(data) > 1 else math.nan
     mean = float(data.mean())
+    if len(data) == 1:  # None is null in JSON, which has no NaN
+        return {"mean": mean, "low": None, "high": None, "count": 1}
+    half = Z_95 * float(data.std(ddof=1)) / math.sqrt(len(data))
     return {"mean": mean, "low": mean - half, "high": mean + half, "count": len(data)}
 
 

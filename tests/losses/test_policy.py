@@ -277,6 +277,7 @@ def test_the_coefficient_turns_towards_the_target_by_a_fifth_of_the_horizon_at_m
     assert adapt_coefficient(0.5, kl, target=6.0, responses=10, horizon=100) == pytest.approx(0.5 * factor)
 
 
+@settings(deadline=None)
 @given(kl=st.floats(-1e6, 1e6), responses=st.integers(1, 10**6), horizon=st.integers(1, 10**6))
 def test_the_coefficient_stays_positive_and_changes_by_a_fifth_at_most(kl: float, responses: int, horizon: int) -> None:
     found = adapt_coefficient(0.5, kl, 6.0, responses, horizon)

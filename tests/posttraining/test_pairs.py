@@ -140,7 +140,7 @@ def test_equal_labels_are_no_pair_and_counted(sample: Callable[..., tuple[list[P
 
 
 def test_an_answer_without_words_is_no_answer(sample: Callable[..., tuple[list[Preference], Any]]) -> None:
-    pairs, left_out = sample("hash(r)", count=300, batch_size=100, tokens=1)
+    pairs, left_out = sample("sum(map(ord, r))", count=300, batch_size=100, tokens=1)
     assert left_out["an answer without words"] > 0
     assert len(pairs) + sum(left_out.values()) == 300
     assert all(pair.chosen.strip() and pair.rejected.strip() for pair in pairs)
