@@ -96,7 +96,7 @@ class PpoConfig(StageTraining):
     gae_lambda: Fraction = 0.95
     """Bias against variance of advantages (Schulman et al. 2016)."""
     critic_warmup_steps: NonNegativeInt = 0
-    """First rollouts from which only the value model learns."""
+    """First rollouts from which only the value model learns; with `weight_decay` the policy still decays."""
     num_generations: PositiveInt = 4
     """`rloo`: answers per prompt."""
     kl: KlConfig = KlConfig()

@@ -7,6 +7,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def load_function(function: ScoreFunction, key: str) -> Callable[[Answered], tor
 
 def _call(function: TextFunction, answered: Answered, where: str) -> torch.Tensor:
     try:
-        scores = list(function(list(answered.prompts), list(answered.responses)))
+        scores: list[Any] = list(function(list(answered.prompts), list(answered.responses)))
     except Exception as error:
         raise DataError(
             f"{where}: raised {error!r} for {len(answered.prompts)} responses. Mend the function."
@@ -72,9 +73,10 @@ def _call(function: TextFunction, answered: Answered, where: str) -> torch.Tenso
     if len(scores) != len(answered.prompts):
         raise DataError(f"{where}: gave {len(scores)} scores for {len(answered.prompts)} responses. Give one for each.")
     for prompt, response, value in zip(answered.prompts, answered.responses, scores, strict=True):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        # numpy's numbers are numbers, too
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise DataError(f"{where}: gave {value!r} for {response[:80]!r} to {prompt[:80]!r}. Give finite numbers.")
-    return torch.tensor(scores, dtype=torch.float64)
+    return torch.tensor([float(value) for value in scores], dtype=torch.float64)
 
 
 class RewardModel:
