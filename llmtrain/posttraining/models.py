@@ -80,7 +80,7 @@ def check_same_tokenizer(chat: ChatTokenizer, other: ChatTokenizer) -> None:
 
 
 def check_vocabulary(model: Any, chat: ChatTokenizer) -> None:
-    """Refuse a tokenizer that gives ids which the model does not know.
+    """Refuse a tokenizer that gives ids which the model does not know, or another end than the model's.
 
     Raises:
         CheckpointError: it does.
@@ -90,6 +90,13 @@ def check_vocabulary(model: Any, chat: ChatTokenizer) -> None:
         raise CheckpointError(
             f"{chat.folder}: its tokenizer gives {token!r} the id {highest:,}, and its model knows ids below "
             f"{model.config.vocab_size:,}. Give the tokenizer that the model was trained with."
+        )
+    known = model.config.eos_token_id
+    ends = known if isinstance(known, list) else [known]
+    if known is not None and chat.eos_id not in ends:
+        raise CheckpointError(
+            f"{chat.folder}: its tokenizer ends with id {chat.eos_id} ({chat.tokenizer.eos_token!r}), its model with "
+            f"{', '.join(map(str, ends))} (eos_token_id in config.json). Bring them together."
         )
 
 

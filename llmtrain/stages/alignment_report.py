@@ -41,7 +41,7 @@ def write_alignment_report(run_folder: Path) -> Path:
     """
     summaries = {name: _read(run_folder / name) for name in (".", "sft", "reward", "ppo")}
     verdicts = judge_stages(summaries)
-    parts = [f"# {run_folder.name}", _render_verdicts(verdicts)]
+    parts = [f"# {run_folder.name}", render_verdicts(verdicts)]
     if summaries["ppo"]:
         parts += [
             f"![gold and proxy over KL, length, variety, wins](ppo/{PICTURE_NAME})",
@@ -54,7 +54,7 @@ def write_alignment_report(run_folder: Path) -> Path:
     text = "\n\n".join(part for part in parts if part) + "\n"
     write_whole(run_folder / REPORT_NAME, text)
     console = Console(soft_wrap=True, highlight=False)
-    console.print(Markdown(_render_verdicts(verdicts)))
+    console.print(Markdown(render_verdicts(verdicts)))
     console.print(f"report        {run_folder / REPORT_NAME}")
     return run_folder / REPORT_NAME
 
@@ -179,7 +179,8 @@ def _draw_means(
     axes.legend(frameon=False)
 
 
-def _render_verdicts(verdicts: Sequence[Verdict]) -> str:
+def render_verdicts(verdicts: Sequence[Verdict]) -> str:
+    """As a table of Markdown."""
     words = {True: "good", False: "**not good**", None: "open"}
     rows = [f"| {row.stage} | {words[row.is_good]} | {row.numbers} | {row.rule} |" for row in verdicts]
     return "\n".join(["| stage | verdict | numbers | good means |", "|---|---|---|---|", *rows])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llmtrain.stages.alignment_report import judge_stages, render_verdicts
 from llmtrain.tracking.summary import render_summary
 
 README, RESULTS = Path("README.md"), Path("docs/results")
@@ -55,7 +56,13 @@ def render_speed() -> str:
     return "\n".join(rows)
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"summary": render_quickstart, "speed": render_speed}
+def render_stages() -> str:
+    folder = "quickstart"
+    parts = {".": "summary", "sft": "sft", "reward": "reward", "ppo": "ppo"}
+    return render_verdicts(judge_stages({name: read_result(f"{folder}/{file}.json") for name, file in parts.items()}))
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"summary": render_quickstart, "speed": render_speed, "stages": render_stages}
 
 
 def section_pattern(name: str) -> re.Pattern[str]:

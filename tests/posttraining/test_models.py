@@ -143,6 +143,14 @@ def test_a_weight_that_is_missing_is_never_made_up(
         load_causal_model(language)
 
 
+def test_a_tokenizer_that_ends_otherwise_than_its_model_is_refused(
+    family: str, models: dict[str, Any], chat: ChatTokenizer
+) -> None:
+    other = type(models[family])(type(models[family].config)(**models[family].config.to_dict() | {"eos_token_id": 7}))
+    with pytest.raises(CheckpointError, match=r"its tokenizer ends with id 2 \('</s>'\), its model with 7 "):
+        check_vocabulary(other, chat)
+
+
 def test_a_tokenizer_with_more_tokens_than_its_model_is_refused(
     family: str, models: dict[str, Any], chat: ChatTokenizer
 ) -> None:
