@@ -58,12 +58,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         metrics = {_NAMES[name]: float(value) for name, value in (logs or {}).items() if name in _NAMES}
         if not metrics or "train/loss" not in metrics:
             return
-        if not all(map(math.isfinite, metrics.values())):
-            broken = ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
-            raise DivergenceError(
-                f"{self._context.name}: {broken} not finite at step {state.global_step}. Lower "
-                f"{self._context.name}.learning_rate, or start again from a checkpoint."
-            )
+        self._check_finite(state.global_step, metrics)
         step, now = state.global_step, time.monotonic()
         if step > self._last[0]:
             metrics["perf/step_seconds"] = (now - self._last[1]) / (step - self._last[0])
@@ -99,9 +94,17 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write what was measured."""
+        self._check_finite(step, metrics)
         if self._context.writer is not None:
             self._context.writer.log_metrics(step, metrics)
             logger.info("%s", describe_line(step, None, metrics))
+
+    def _check_finite(self, step: int, metrics: Mapping[str, float]) -> None:
+        if broken := ", ".join(name for name, value in metrics.items() if not math.isfinite(value)):
+            raise DivergenceError(
+                f"{self._context.name}: {broken} not finite at step {step}. Lower "
+                f"{self._context.name}.learning_rate, or start again from a checkpoint."
+            )
 
 
 def describe_line(step: int, steps: int | None, metrics: Mapping[str, float]) -> str:

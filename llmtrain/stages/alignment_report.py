@@ -5,9 +5,8 @@
 Verdicts are rules on intervals, stated beside them; a number that is missing is never called good.
 """
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-from llmtrain.tracking.run_folder import SAMPLES_NAME, SUMMARY_NAME, read_lines, write_whole
+from llmtrain.tracking.run_folder import SAMPLES_NAME, read_lines, read_summary, write_whole
 from llmtrain.tracking.summary import COLOURS
 
 REPORT_NAME, PICTURE_NAME = "report.md", "alignment.png"
@@ -39,17 +38,17 @@ def write_alignment_report(run_folder: Path) -> Path:
     Returns:
         The report.
     """
-    summaries = {name: _read(run_folder / name) for name in (".", "sft", "reward", "ppo")}
+    summaries = {name: read_summary(run_folder / name) for name in (".", "sft", "reward", "ppo")}
     verdicts = judge_stages(summaries)
     parts = [f"# {run_folder.name}", render_verdicts(verdicts)]
     if summaries["ppo"]:
         parts += [
             f"![gold and proxy over KL, length, variety, wins](ppo/{PICTURE_NAME})",
-            _render_ppo(summaries["ppo"]),
+            _render(_render_ppo, summaries["ppo"]),
         ]
         parts += [_render_answers(read_lines(run_folder / "ppo" / SAMPLES_NAME))]
     if summaries["reward"]:
-        parts.append(_render_reward(summaries["reward"]))
+        parts.append(_render(_render_reward, summaries["reward"]))
     parts.append(_render_ancestry(summaries))
     text = "\n\n".join(part for part in parts if part) + "\n"
     write_whole(run_folder / REPORT_NAME, text)
@@ -66,7 +65,15 @@ def judge_stages(summaries: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
         summaries: of `.` (pretraining), `sft`, `reward` and `ppo`; empty where there is none.
     """
     judges = {".": _judge_pretraining, "sft": _judge_sft, "reward": _judge_reward, "ppo": _judge_ppo}
-    return [judge(summaries[name]) for name, judge in judges.items() if summaries.get(name)]
+    verdicts = []
+    for name, judge in judges.items():
+        if summary := summaries.get(name):
+            try:
+                verdicts.append(judge(summary))
+            except KeyError as missing:
+                stage = "pretrain" if name == "." else name
+                verdicts.append(Verdict(stage, None, f"summary.json has no {missing}", "cannot be told"))
+    return verdicts
 
 
 def _judge_pretraining(summary: Mapping[str, Any]) -> Verdict:
@@ -186,6 +193,13 @@ def render_verdicts(verdicts: Sequence[Verdict]) -> str:
     return "\n".join(["| stage | verdict | numbers | good means |", "|---|---|---|---|", *rows])
 
 
+def _render(render: Callable[[Mapping[str, Any]], str], summary: Mapping[str, Any]) -> str:
+    try:
+        return render(summary)
+    except KeyError as missing:
+        return f"summary.json of {summary.get('stage')} has no {missing}, so its tables are missing here."
+
+
 def _render_ppo(summary: Mapping[str, Any]) -> str:
     before, after = summary["before"], summary["after"]
     rows = []
@@ -231,8 +245,11 @@ def _render_ancestry(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     for name in ("ppo", "reward", "sft"):
         summary = summaries[name]
         if summary:
-            parents = [f"{role} {row['folder']} ({row['digest'][:12]})" for role, row in summary["parents"].items()]
-            rows.append(f"* {name}: {summary['model_digest'][:12]}, from {', '.join(parents)}")
+            parents = summary.get("parents", {}).items()
+            named = [f"{role} {row['folder']} ({row['digest'][:12]})" for role, row in parents]
+            rows.append(
+                f"* {name}: {summary.get('model_digest', 'unknown')[:12]}, from {', '.join(named) or 'unknown'}"
+            )
     return "\n".join(["## Ancestry", "", *rows]) if rows else ""
 
 
@@ -246,9 +263,5 @@ def _accuracy(row: Mapping[str, float]) -> str:
 
 def _cell(text: str) -> str:
     short = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " ..."
-    return short.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ⏎ ")
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    path = folder / SUMMARY_NAME
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    short = short.replace("\\", "\\\\").replace("|", "\\|").replace("&", "&amp;").replace("<", "&lt;")
+    return " ⏎ ".join(short.splitlines())

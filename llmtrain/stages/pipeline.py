@@ -5,7 +5,6 @@
 Why a stage runs is said before it does: nothing is there, an input changed, a stage before it runs, it was asked for.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +20,11 @@ from llmtrain.config.root import Config
 from llmtrain.errors import ConfigError, LlmtrainError, MachineError
 from llmtrain.stages.posttraining import launch_stage
 from llmtrain.stages.pretrain import launch_pretrain, print_plan
+from llmtrain.stages.run_folder import check_continuation, locked_run_folder
 from llmtrain.stages.stage_inputs import find_inputs
-from llmtrain.tracking.run_folder import EVENTS_NAME, SUMMARY_NAME, read_lines
-from llmtrain.tracking.stage_folder import read_stage
+from llmtrain.tracking.mirror import sync_run, wait_for_mirror
+from llmtrain.tracking.run_folder import EVENTS_NAME, read_lines, read_summary
+from llmtrain.tracking.stage_folder import OLD_NAME, read_stage
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,10 @@ def plan_pipeline(
         only: no other stage is looked at.
 
     Raises:
-        ConfigError: a stage is asked for that the configuration does not have.
+        ConfigError: a stage is asked for that the configuration does not have, or both `first` and `only` are given.
     """
+    if first is not None and only is not None:
+        raise ConfigError(f"--from {first} and --only {only} say different things. Give one of them.")
     names = list_stages(config)
     for asked in (first, only):
         if asked is not None and asked not in names:
@@ -88,7 +91,7 @@ def run_pipeline(
         loaded: the whole run.
         num_ranks: of the training stages, on this machine.
         prepare: the stage `data`.
-        first: do this stage and all after it again.
+        first: do this stage again, and those after it whose inputs that changes.
         only: do this stage alone.
 
     Returns:
@@ -115,7 +118,7 @@ def print_pipeline(
     for step in plan_pipeline(loaded.config, first, only):
         is_open = before is not None and step.name != "report" and not step.runs
         why = f"depends on what {before} makes; until then: {step.why}" if is_open else step.why
-        console.print(f"{step.name:<9} {'run ' if step.runs else 'maybe' if is_open else 'skip'}  {why}")
+        console.print(f"{step.name:<9} {'run' if step.runs else 'maybe' if is_open else 'skip':<5}  {why}")
         before = step.name if step.runs and step.name != "data" else before
 
 
@@ -139,16 +142,13 @@ def _find_reason_to_pretrain(config: Config) -> str | None:
     events = read_lines(folder / EVENTS_NAME)
     if not events:
         return "not started"
-    if events[-1]["event"] != "finished" or not (folder / SUMMARY_NAME).is_file():
+    summary = read_summary(folder)
+    if events[-1]["event"] != "finished" or not summary:
         return "not finished"
-    summary = json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
-    wanted = config.training.train_steps
-    if wanted is not None and summary["train_steps"] != wanted:
+    step_tokens = config.batch.global_batch_size * config.batch.sequence_length
+    wanted = config.training.train_steps or -(-(config.training.train_tokens or 0) // step_tokens)
+    if summary["train_steps"] != wanted:
         return f"{summary['train_steps']} steps done of {wanted}"
-    if wanted is None and summary["train_tokens"] < (config.training.train_tokens or 0):
-        return f"{summary['train_tokens']} tokens done of {config.training.train_tokens}"
-    from llmtrain.stages.run_folder import check_continuation
-
     check_continuation(config)
     return None
 
@@ -166,12 +166,12 @@ def _find_reason_to_export(config: Config) -> str | None:
 
 def _find_reason_of_stage(config: Config, name: PosttrainingStage) -> str | None:
     before = read_stage(config.run.folder / name)
+    if not before:
+        return "not started"
     try:
         inputs = find_inputs(config, name)
     except LlmtrainError as error:
         return str(error)
-    if not before:
-        return "not started"
     if before["inputs"] != inputs.digest:
         return f"changed: {inputs.list_changes(before)}"
     return None if before["finished"] == inputs.digest else "not finished"
@@ -207,8 +207,6 @@ def _run_step(
 
 def _send_report(config: Config) -> None:
     """Put the report beside the run of pretraining in MLflow; a server that is away costs nothing else."""
-    from llmtrain.tracking.mirror import sync_run
-
     if not config.tracking.mlflow:
         return
     try:
@@ -218,12 +216,18 @@ def _send_report(config: Config) -> None:
 
 
 def _put_aside(config: Config, name: PosttrainingStage, is_new: bool) -> None:
-    """Move the folder of a stage that was made from other inputs, or is to be done again, out of the way."""
+    """Move the folder of a stage that was made from other inputs, or is to be done again, out of the way.
+
+    Raises:
+        ConfigError: the stage cannot start, or another process is using its folder; nothing was moved.
+    """
     folder = config.run.folder / name
-    before = read_stage(folder)
-    if not before or (not is_new and before["inputs"] == find_inputs(config, name).digest):
+    before, inputs = read_stage(folder), find_inputs(config, name)
+    if not before or (not is_new and before["inputs"] == inputs.digest):
         return
-    old = config.run.folder / "old" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    old = config.run.folder / OLD_NAME / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     old.parent.mkdir(exist_ok=True)
-    folder.rename(old)
+    with locked_run_folder(folder):
+        wait_for_mirror(folder)
+        folder.rename(old)
     logger.info("%s: put aside as %s", folder, old)

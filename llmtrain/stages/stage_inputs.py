@@ -148,7 +148,9 @@ def _list_files(config: PosttrainingConfig, section: SftConfig | RewardConfig | 
 
 
 def _list_made(folder: Path, kinds: tuple[str, ...]) -> dict[str, RecordsConfig]:
-    return {kind: RecordsConfig(paths=(str(folder / f"{kind}.jsonl"),)) for kind in kinds}
+    # Some texts yield no record of a kind; before anything is made, all are named.
+    made = [kind for kind in kinds if (folder / f"{kind}.jsonl").is_file()]
+    return {kind: RecordsConfig(paths=(str(folder / f"{kind}.jsonl"),)) for kind in made or kinds}
 
 
 def _hash_section(section: Section, without: set[str]) -> str:

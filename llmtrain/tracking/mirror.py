@@ -94,6 +94,16 @@ def sync_run(run_folder: Path) -> None:
             ) from error
 
 
+def wait_for_mirror(run_folder: Path) -> None:
+    """Until no process mirrors the folder: one that was started knows it by its name only, and it may be moved.
+
+    Raises:
+        MachineError: one is still there after a minute.
+    """
+    with (run_folder / LOCK_NAME).open("w") as lock:
+        _take(lock.fileno(), run_folder, patience_seconds=4 * _FINAL_SECONDS)
+
+
 def _take(descriptor: int, run_folder: Path, patience_seconds: float = 0.0) -> None:
     deadline = time.monotonic() + patience_seconds
     while True:

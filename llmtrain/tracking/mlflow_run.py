@@ -26,9 +26,10 @@ from llmtrain.tracking.run_folder import (
     SUMMARY_MARKDOWN,
     SUMMARY_NAME,
     read_lines,
+    read_summary,
     write_whole,
 )
-from llmtrain.tracking.stage_folder import find_root, name_pipeline, read_stage
+from llmtrain.tracking.stage_folder import find_root, find_run, name_pipeline, read_stage
 from llmtrain.tracking.summary import find_commit, find_versions, render_summary
 from llmtrain.tracking.system_metrics import SYSTEM_NAME
 
@@ -74,8 +75,7 @@ class MlflowRun:
         """Send the summary and the status that the last event tells."""
         run_id = self._state["run_id"]
         summary_path = self._folder / SUMMARY_NAME
-        if summary_path.exists():
-            summary = json.loads(summary_path.read_text(encoding="utf-8"))
+        if summary := read_summary(self._folder):
             page = self._folder / SUMMARY_MARKDOWN
             text = page.read_text(encoding="utf-8") if page.exists() else render_summary(summary)
             self._client.set_tag(run_id, "mlflow.note.content", text)
@@ -137,7 +137,7 @@ class MlflowRun:
         folders = {Path(model).parent for model in self._stage["models"].values()}
         found = {folder.name: _read_run_id(folder) for folder in sorted(folders)}
         tags = {f"llmtrain.parent_run.{name}": run_id for name, run_id in found.items() if run_id}
-        pretraining = _read_run_id(self._folder.parent)
+        pretraining = _read_run_id(find_run(self._folder))
         return tags | ({"mlflow.parentRunId": pretraining} if pretraining else {})
 
     def _list_inputs(self) -> list[DatasetInput]:

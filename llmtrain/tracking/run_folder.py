@@ -61,7 +61,7 @@ class RunWriter:
     @property
     def has_summary(self) -> bool:
         """Whether a summary was written, now or by an attempt before."""
-        return (self._folder / SUMMARY_NAME).is_file()
+        return bool(read_summary(self._folder))
 
     def close(self) -> None:
         """Close the files."""
@@ -77,6 +77,14 @@ class RunWriter:
                 self._files[name] = (self._folder / name).open("ab", buffering=0)
             while text:
                 text = text[self._files[name].write(text) :]
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a finished run or stage; empty when there is none, or none that can be read."""
+    try:
+        return dict(json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 ROOT/RUN/                pretraining     ROOT/RUN/pipeline.json    the id of all stages together
 ROOT/RUN/{sft,...}/      a stage         stage.json                what it was made from
+ROOT/RUN/old/            stages that were done again
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any
 
 from llmtrain.tracking.run_folder import write_whole
 
-STAGE_NAME, PIPELINE_NAME = "stage.json", "pipeline.json"
+STAGE_NAME, PIPELINE_NAME, OLD_NAME = "stage.json", "pipeline.json", "old"
 
 
 def read_stage(folder: Path) -> dict[str, Any]:
@@ -20,15 +21,21 @@ def read_stage(folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
+def find_run(folder: Path) -> Path:
+    """The run folder that a folder is, or that holds its stage."""
+    if not read_stage(folder):
+        return folder
+    return folder.parent.parent if folder.parent.name == OLD_NAME else folder.parent
+
+
 def find_root(folder: Path) -> Path:
     """The folder that holds run folders, absolute."""
-    run = folder.absolute().parent if read_stage(folder) else folder.absolute()
-    return run.parent
+    return find_run(folder.absolute()).parent
 
 
 def name_pipeline(folder: Path) -> str:
     """The id that all stages of a run share; the first one that asks makes it."""
-    run = folder.parent if read_stage(folder) else folder
+    run = find_run(folder)
     path = run / PIPELINE_NAME
     if not path.is_file():
         write_whole(path, json.dumps({"pipeline": f"{run.absolute().name}-{uuid.uuid4().hex[:8]}"}) + "\n")

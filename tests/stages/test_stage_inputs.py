@@ -205,6 +205,16 @@ def test_made_records_fill_in_what_no_stage_names(tmp_path: Path) -> None:
     assert list(filled.sft.data) == ["own"]
 
 
+def test_kinds_of_which_nothing_was_made_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data" / "tiny" / "posttraining" / "instructions"
+    folder.mkdir(parents=True)
+    (folder / "explain.jsonl").write_text("{}\n")
+    filled = fill_in(load_whole(tmp_path))
+    assert filled.sft is not None
+    assert list(filled.sft.data) == ["explain"]
+
+
 def test_made_records_are_inputs_of_pairs_drawn_from_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "runs" / "tiny" / "sft" / "model")
