@@ -113,7 +113,7 @@ def _judge_ppo(summary: Mapping[str, Any]) -> Verdict:
     difference, wins = against[name]["difference"], against[name]["wins"]
     numbers = (
         f"{name} {summary['before'][name]['mean']:.3f} -> {after[name]['mean']:.3f}, difference "
-        f"{difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]; wins against sft "
+        f"{difference['mean']:+.3f} [{_bound(difference['low'], '+.3f')}, {_bound(difference['high'], '+.3f')}]; wins against sft "
         f"{wins['win_rate']:.3f} [{wins['low']:.3f}, {wins['high']:.3f}]; KL {after['kl']:.2f} nats"
     )
     if summary.get("stopped_by"):
@@ -121,8 +121,8 @@ def _judge_ppo(summary: Mapping[str, Any]) -> Verdict:
     if name == "reward":
         return Verdict("ppo", None, numbers, "cannot be told: no `ppo.gold` measures what is really wanted")
     proxy = against["reward"]["difference"]
-    is_good = difference["low"] > 0 and wins["low"] > 0.5
-    if not is_good and proxy["low"] > 0:
+    is_good = _is_above_zero(difference) and wins["low"] > 0.5
+    if not is_good and _is_above_zero(proxy):
         numbers += "; the reward rose without it: the reward model is being exploited"
     return Verdict("ppo", is_good, numbers, "gold rises on held-out prompts, both intervals above no change")
 
@@ -177,11 +177,12 @@ def draw_alignment(summary: Mapping[str, Any], output: Path) -> None:
     figure.savefig(output, dpi=110)
 
 
-def _draw_means(
-    axes: Any, places: Sequence[float], rows: Sequence[Mapping[str, float]], colour: str, label: str
-) -> None:
+def _draw_means(axes: Any, places: Sequence[float], rows: Sequence[Mapping[str, Any]], colour: str, label: str) -> None:
     means = [row["mean"] for row in rows]
-    errors = [[mean - row["low"] for mean, row in zip(means, rows, strict=True)]] * 2
+    # A single answer has no interval.
+    errors = [
+        [mean - (row["low"] if row["low"] is not None else mean) for mean, row in zip(means, rows, strict=True)]
+    ] * 2
     axes.errorbar(places, means, yerr=errors, fmt="o-", color=colour, capsize=3, markersize=4, label=label)
     axes.legend(frameon=False)
 
@@ -253,8 +254,16 @@ def _render_ancestry(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(["## Ancestry", "", *rows]) if rows else ""
 
 
-def _interval(row: Mapping[str, float]) -> str:
-    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{row['mean']:.3f} [{_bound(row['low'], '.3f')}, {_bound(row['high'], '.3f')}]"
+
+
+def _is_above_zero(row: Mapping[str, float | None]) -> bool:
+    return row["low"] is not None and row["low"] > 0
+
+
+def _bound(value: float | None, form: str) -> str:
+    return format(value, form) if value is not None else "?"
 
 
 def _accuracy(row: Mapping[str, float]) -> str:
