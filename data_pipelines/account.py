@@ -43,7 +43,7 @@ class Account:
         self.lengths[str(max(len(text).bit_length() - 1, 0))] += 1
         if language:
             self.languages[language] += 1
-        if "://" in origin and (host := urlsplit(origin).hostname):
+        if host := _find_host(origin):
             self.domains[host] += 1
 
     def drop(self, reason: str, origin: str, text: str) -> None:
@@ -97,3 +97,11 @@ class Account:
         samples = self.samples.setdefault(key, [])
         if len(samples) < MAX_SAMPLES:
             samples.append(sample)
+
+
+def _find_host(origin: str) -> str:
+    """The host of an address; empty for other origins, and for addresses that crawls hold and no one can parse."""
+    try:
+        return (urlsplit(origin).hostname or "") if "://" in origin else ""
+    except ValueError:
+        return ""

@@ -100,7 +100,8 @@ def find_stored(name: str, address: str, endings: tuple[str, ...]) -> list[Store
         endings: of the files that count below a folder.
 
     Raises:
-        DataError: it holds credentials, its protocol is unknown or lacks a package, or access is refused.
+        DataError: it is no address or holds credentials, its protocol is unknown or lacks a package, or access is
+            refused.
     """
     _refuse_credentials(name, address)
     where = f"corpus.sources.{name}.paths: '{address}'"
@@ -195,7 +196,12 @@ def _find_prefix(storage: Any, path: str, address: str) -> str:
 
 def _refuse_credentials(name: str, address: str) -> None:
     for part in address.split("::"):
-        split = urlsplit(part)
+        try:
+            split = urlsplit(part)
+        except ValueError as error:
+            raise DataError(
+                f"corpus.sources.{name}.paths: '{redact(address)}': no address: its host cannot be read. Correct it."
+            ) from error
         has_password = split.password is not None
         if has_password or any(_CREDENTIAL_KEY.search(key) for key, _ in parse_qsl(split.query)):
             told = redact(address).partition("?")[0]

@@ -213,6 +213,11 @@ def test_credentials_in_addresses_are_refused_and_not_repeated(address: str, tol
     assert "hunter2" not in str(raised.value)
 
 
+def test_an_address_that_cannot_be_parsed_is_refused() -> None:
+    with pytest.raises(DataError, match=r"paths: 'https://\*\*\*@\[bad/x': no address: its host cannot be read\."):
+        find_files("web", ["https://me:hunter2@[bad/x"], (".html",))
+
+
 def test_passwords_are_taken_out_of_what_storages_say() -> None:
     assert redact("proxy http://me:hunter2@proxy:80/ and s3://b") == "proxy http://***@proxy:80/ and s3://b"
 
