@@ -64,6 +64,17 @@ def test_a_part_without_its_account_or_an_account_without_its_part_is_made_again
     assert (tmp_path / missing).exists()
 
 
+@pytest.mark.parametrize("records", ["documents", "code_records"])
+def test_a_licence_that_is_no_utf_8_is_written_readably(tmp_path: Path, records: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(r'{"text": "print(1) # long enough\n", "path": "a.py", "licenses": ["MIT \ud800"]}')
+    unit = Unit(records, "", (str(path),), "", "text", licence_field="licenses", rules=CodeRules((".py",)))
+    part = tmp_path / "part.jsonl.zst"
+    account = extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE)
+    assert [document.licence for document in read_documents(part)] == ["MIT \\ud800"]
+    assert account.licences == {"MIT \\ud800": 1}
+
+
 def test_a_file_name_that_is_no_utf_8_is_written_readably(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.py")
     (tmp_path / name).write_bytes(b"print('a long line')\n")
