@@ -3,7 +3,6 @@
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +25,7 @@ from llmtrain.shards.manifest import write_atomically
 # Raised when the text that a reader or the cleaning makes of the same input changes.
 EXTRACT_VERSION = 4
 
-READERS: dict[str, Callable[[Unit, Counter[str]], Iterator[Document]]] = {
+READERS: dict[str, Callable[[Unit, Account], Iterator[Document]]] = {
     "html": web.read_html_files,
     "warc": web.read_warc,
     "wikipedia": wikipedia.read_dump,
@@ -76,10 +75,12 @@ def extract_unit(
 
 def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Iterator[Document]:
     steps = build_steps(configs)
-    for document in READERS[unit.kind](unit, account.dropped):
+    for document in READERS[unit.kind](unit, account):
         # What UTF-8 cannot hold could not be written.
         origin, licence = name_origin(to_utf8(document.origin)), to_utf8(document.licence)
         subject = Subject(mend(document.text), to_utf8(document.language))
+        if subject.text.strip("\n") != document.text.strip("\n"):  # each text ends with one line end
+            account.note_change("mend", origin, to_utf8(document.text), subject.text)
         for name, step in steps:
             before = subject.text
             reason = step(subject)

@@ -292,6 +292,7 @@ class _Preparation:
         name_survivors(kept, origins)
         kept.dropped += extracted.dropped
         kept.changed += extracted.changed
+        kept.noted += extracted.noted
         kept.samples |= extracted.samples
         kept.seconds = extracted.seconds
         result = kept.to_json() | {"units": len(units), "input_bytes": sum(map(_input_bytes, units))}

@@ -11,10 +11,10 @@ counted and left out.
 import fnmatch
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.sources.code_archive import is_archive, is_tar, read_members
 from data_pipelines.sources.code_faults import (
@@ -87,7 +87,7 @@ def list_units(name: str, source: CodeSource) -> list[Unit]:
     return units
 
 
-def read_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def read_files(unit: Unit, account: Account) -> Iterator[Document]:
     """A document per file.
 
     Raises:
@@ -95,17 +95,17 @@ def read_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     """
     for name in unit.files:
         path = _relate(name, unit.root)
+        origin = name if is_address(name) else f"{Path(unit.root).name}/{path}"
         reason = find_fault_of_path(path, unit.rules)
         if reason is not None:
-            dropped[reason] += 1
+            account.drop(reason, origin)
             continue
-        content = read_file(name, dropped)
+        content = read_file(name, account)
         if content is not None:
-            origin = name if is_address(name) else f"{Path(unit.root).name}/{path}"
-            yield from to_documents(path, content, origin, unit.licence, unit.rules, dropped)
+            yield from to_documents(path, content, origin, unit.licence, unit.rules, account)
 
 
-def read_archive(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def read_archive(unit: Unit, account: Account) -> Iterator[Document]:
     """A document per wanted member of a share of an archive.
 
     Raises:
@@ -113,6 +113,7 @@ def read_archive(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     """
     (name,) = unit.files
     size = unit.remote[0].size if unit.remote else Path(name).stat().st_size
+    label = strip_address(name).rpartition("/")[2]
     rules, folders = unit.rules, find_archive_licences(name, size)
     nearest = NearestLicence(lambda folder: folders.get(folder, ""), unit.licence)
 
@@ -121,12 +122,11 @@ def read_archive(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
             return False
         reason = find_fault_of_path(path, rules)
         if reason is not None:
-            dropped[reason] += 1
+            account.drop(reason, f"{label}/{path}")
         return reason is None
 
-    label = strip_address(name).rpartition("/")[2]
-    for path, content in read_members(name, size, is_wanted, dropped, unit.share):
-        yield from to_documents(path, content, f"{label}/{path}", nearest.find(path), rules, dropped)
+    for path, content in read_members(name, size, is_wanted, account, unit.share):
+        yield from to_documents(path, content, f"{label}/{path}", nearest.find(path), rules, account)
 
 
 def find_fault_of_path(path: str, rules: CodeRules) -> str | None:
@@ -137,7 +137,7 @@ def find_fault_of_path(path: str, rules: CodeRules) -> str | None:
 
 
 def to_documents(
-    path: str, content: bytes, origin: str, licence: str, rules: CodeRules, dropped: Counter[str], language: str = ""
+    path: str, content: bytes, origin: str, licence: str, rules: CodeRules, account: Account, language: str = ""
 ) -> Iterator[Document]:
     """The document of a file, if there is one; else the reason is counted.
 
@@ -147,21 +147,23 @@ def to_documents(
         origin: of the document.
         licence: of the folder it is in.
         rules: of its source.
-        dropped: counts the reasons.
+        account: counts the reasons.
         language: where something else than name and content tells it.
     """
     reason = find_fault(content)
     if reason is None:
         language = language or find_language(path, content)
         licence = find_header(content) or licence
+        if rules.languages and not language:
+            return  # its name has no ending, and it is no code
         if rules.languages and language not in rules.languages:
-            return  # not asked for, which only its content told
-        if is_data(path, language, rules.extensions) and language not in rules.languages:
+            reason = "other_language"  # which only its content told
+        elif is_data(path, language, rules.extensions) and language not in rules.languages:
             reason = "data"
         elif rules.licences and not is_allowed(licence, frozenset(rules.licences)):
             reason = "licence"
     if reason is not None:
-        dropped[reason] += 1
+        account.drop(reason, origin)
         return
     yield Document(content.decode("utf-8-sig"), origin, licence, language)
 

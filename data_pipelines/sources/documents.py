@@ -3,12 +3,12 @@
 import io
 import json
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 import zstandard
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.sources.compressed import MAX_RECORD_BYTES, open_decompressed, read_lines, read_whole
 from data_pipelines.sources.storage import open_file, refuse_remote, strip_address
@@ -45,7 +45,7 @@ def list_units(name: str, source: DocumentsSource) -> list[Unit]:
     return units + group_files("text", "", texts, source.licence)
 
 
-def read_text_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def read_text_files(unit: Unit, account: Account) -> Iterator[Document]:
     """A document per file.
 
     Raises:
@@ -59,20 +59,20 @@ def read_text_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
             raise DataError(f"{name}: damaged or cut off: {error}. Mend or leave out.") from error
         except OSError as error:
             refuse_remote(name, error)
-            dropped["unreadable"] += 1
+            account.drop("unreadable", name)
             continue
         if content is None:
-            dropped["too_large"] += 1
+            account.drop("too_large", name)
         elif b"\0" in content:
-            dropped["binary"] += 1
+            account.drop("binary", name)
         else:
             try:
                 yield Document(content.decode("utf-8-sig"), name, unit.licence)
             except UnicodeDecodeError:
-                dropped["not_utf8"] += 1
+                account.drop("not_utf8", name)
 
 
-def read_records(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def read_records(unit: Unit, account: Account) -> Iterator[Document]:
     """A document per record.
 
     Raises:
@@ -82,16 +82,16 @@ def read_records(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     number, is_checked = -1, False
     for number, record in enumerate(_read(name, unit)):
         if record is None:
-            dropped["too_large"] += 1
+            account.drop("too_large", f"{name}#{number}")
             continue
         if not is_checked:
             _check_fields(name, unit, record)
             is_checked = True
         text = record.get(unit.text_field)
         if not isinstance(text, str):
-            dropped["not_text"] += 1
+            account.drop("not_text", f"{name}#{number}")
         elif len(text) > MAX_RECORD_BYTES:
-            dropped["too_large"] += 1
+            account.drop("too_large", f"{name}#{number}")
         else:
             origin = record.get(unit.origin_field)
             has_origin = isinstance(origin, str) and bool(origin)

@@ -10,11 +10,11 @@ import glob
 import importlib.util
 import logging
 import sysconfig
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipelines.account import Account
 from data_pipelines.sources.compressed import MAX_RECORD_BYTES, read_whole
 from data_pipelines.sources.storage import StoredFile, find_stored, is_address, open_file, refuse_remote, to_path
 from llmtrain.errors import DataError
@@ -149,7 +149,7 @@ def list_files(paths: Iterable[Path], endings: Sequence[str]) -> list[Path]:
     return sorted(files)
 
 
-def read_file(name: Path | str, dropped: Counter[str]) -> bytes | None:
+def read_file(name: Path | str, account: Account) -> bytes | None:
     """What a file holds; None when it cannot be read, or is too large, which are counted.
 
     Raises:
@@ -165,10 +165,10 @@ def read_file(name: Path | str, dropped: Counter[str]) -> bytes | None:
     except OSError as error:
         refuse_remote(str(name), error)
         logger.warning("%s: left out: %s", name, error)
-        dropped["unreadable"] += 1
+        account.drop("unreadable", str(name))
         return None
     if content is None:
-        dropped["too_large"] += 1
+        account.drop("too_large", str(name))
     return content
 
 

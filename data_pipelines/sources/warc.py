@@ -8,7 +8,6 @@ both.
 
 import io
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -16,6 +15,7 @@ from typing import BinaryIO, cast
 from warcio.recordloader import ArcWarcRecord
 from warcio.statusandheaders import StatusAndHeaders, StatusAndHeadersParser
 
+from data_pipelines.account import Account
 from data_pipelines.sources.compressed import MAX_RECORD_BYTES
 from data_pipelines.sources.gzip_members import DamagedMemberError, GzipMembers
 from data_pipelines.sources.language_codes import find_language_code
@@ -43,12 +43,12 @@ class Page:
     """ISO 639-1 code, where the archive says it and there is one."""
 
 
-def read_pages(name: str, dropped: Counter[str]) -> Iterator[Page]:
+def read_pages(name: str, account: Account) -> Iterator[Page]:
     """Pages of an archive: its HTML responses, and its conversions to plain text.
 
     Args:
         name: path or address of the archive.
-        dropped: counts records that are damaged, too large, or no page answered with 200.
+        account: counts records that are damaged, too large, or no page answered with 200.
 
     Raises:
         EOFError: the archive is cut off.
@@ -57,7 +57,7 @@ def read_pages(name: str, dropped: Counter[str]) -> Iterator[Page]:
         zlib.error: its compression is damaged, and nothing can be read after that.
     """
     with _open(name) as stream:
-        for headers, block in _read_records(stream, dropped):
+        for headers, block in _read_records(name, stream, account):
             match headers.get_header("WARC-Type"):
                 case "response":
                     page = _to_page(headers, block, name)
@@ -66,7 +66,7 @@ def read_pages(name: str, dropped: Counter[str]) -> Iterator[Page]:
                 case _:
                     continue
             if isinstance(page, str):
-                dropped[page] += 1
+                account.drop(page, _find_url(headers, name))
             else:
                 yield page
 
@@ -76,8 +76,8 @@ def _open(name: str) -> _Stream:
     return GzipMembers(file, _VERSION) if file.peek(2)[:2] == b"\x1f\x8b" else file
 
 
-def _read_records(stream: _Stream, dropped: Counter[str]) -> Iterator[tuple[StatusAndHeaders, bytes]]:
-    is_first, is_lost = True, False
+def _read_records(name: str, stream: _Stream, account: Account) -> Iterator[tuple[StatusAndHeaders, bytes]]:
+    is_first, is_lost, number = True, False, 0
     while True:
         try:
             line = stream.readline(_READ_BYTES)
@@ -85,19 +85,21 @@ def _read_records(stream: _Stream, dropped: Counter[str]) -> Iterator[tuple[Stat
                 break
             if line.startswith(_VERSION):
                 is_first = is_lost = False
+                number += 1
                 record = _read_record(stream, line)
                 if isinstance(record, str):
-                    dropped[record] += 1
+                    account.drop(record, f"{name}#{number}")
                     is_lost = record == "damaged_record"
                 else:
                     yield record
             elif is_first:
                 raise ValueError(f"begins with {line[:40]!r}, not with a WARC record")
             elif line.strip() and not is_lost:
-                dropped["damaged_record"] += 1
+                account.drop("damaged_record", f"{name}#{number}")
                 is_lost = True
         except DamagedMemberError:
-            dropped["damaged_record"] += not is_lost
+            if not is_lost:
+                account.drop("damaged_record", f"{name}#{number}")
             is_first = is_lost = False
     if is_first:
         raise ValueError("it is empty")

@@ -4,10 +4,10 @@ A page that cannot be parsed, is no HTML or was not answered with 200 is counted
 """
 
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.sources.html import extract_text
 from data_pipelines.sources.main_text import extract_main_text
@@ -50,15 +50,15 @@ def list_units(name: str, source: WebSource, downloads: Path) -> list[Unit]:
     return units + group_files("html", "", pages, source.licence, extraction=source.extraction)
 
 
-def read_html_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def read_html_files(unit: Unit, account: Account) -> Iterator[Document]:
     """A document per HTML file."""
     for name in unit.files:
-        html = read_file(name, dropped)
+        html = read_file(name, account)
         if html is not None:
-            yield from _to_document(Page(name, html, None), unit, dropped)
+            yield from _to_document(Page(name, html, None), unit, account)
 
 
-def read_warc(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def read_warc(unit: Unit, account: Account) -> Iterator[Document]:
     """A document per HTML response or conversion to text of a WARC archive.
 
     Raises:
@@ -66,28 +66,28 @@ def read_warc(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     """
     for name in unit.files:
         try:
-            for page in read_pages(name, dropped):
-                yield from _to_document(page, unit, dropped)
+            for page in read_pages(name, account):
+                yield from _to_document(page, unit, account)
         except (EOFError, ValueError, OSError, zlib.error) as error:
             raise DataError(
                 f"{name}: damaged or cut off: {error}. Fetch it again, or leave it out of paths."
             ) from error
 
 
-def _to_document(page: Page, unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def _to_document(page: Page, unit: Unit, account: Account) -> Iterator[Document]:
     if b"\0" in page.content[:4096]:
-        dropped["binary"] += 1
+        account.drop("binary", page.url)
         return
     if page.is_html and (len(page.content) > _MAX_PAGE_BYTES or page.content.count(b"<") > _MAX_TAGS):
-        dropped["too_large"] += 1
+        account.drop("too_large", page.url)
         return
     extract = extract_main_text if unit.extraction == "main_text" else extract_text
     try:
         text = extract(page.content, page.charset) if page.is_html else page.content.decode("utf-8-sig", "replace")
     except ValueError:
-        dropped["not_parsable"] += 1
+        account.drop("not_parsable", page.url)
         return
     if not text:
-        dropped["no_text"] += 1
+        account.drop("no_text", page.url)
         return
     yield Document(text, page.url, unit.licence, page.language)

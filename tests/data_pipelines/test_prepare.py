@@ -384,6 +384,19 @@ def write_project(folder: Path, **sources: dict[str, Any]) -> Path:
     return folder
 
 
+def test_what_steps_changed_and_noted_is_in_the_report(tmp_path: Path) -> None:
+    texts = [f"{SPECIAL.format(number)} {STDLIB / 'email'} {number}".replace("\n", "  \r\n") for number in range(40)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (tmp_path / "evaluation.txt").write_text(SPECIAL.format(7))
+    project = write_project(tmp_path, own={"kind": "documents", "paths": [str(tmp_path / "a.jsonl")]})
+    step = f"corpus.steps.prose=[{{name: decontaminate, against: [{tmp_path}/evaluation.txt], action: report}}]"
+    run(project, tmp_path / "data", step, "corpus.validation_fraction=0.3")
+    row = json.loads((tmp_path / "data" / "report.json").read_text())["own"]
+    assert row["changed"] == {"mend": 40}
+    assert row["noted"]["decontaminate: contaminated"] > 0
+    assert "## own: noted\n\n* decontaminate: contaminated: " in (tmp_path / "data" / "report.md").read_text()
+
+
 def test_a_source_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
     for name, content in {"a.py": "x = 1\n", "b.py": "y = 2\n", "c.py": "a\0b"}.items():
         (tmp_path / name).write_text(content)

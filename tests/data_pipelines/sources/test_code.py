@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.sources.code import list_units, read_files
 from llmtrain.config.corpus import CodeSource
@@ -13,9 +14,9 @@ STDLIB = Path(sysconfig.get_paths()["stdlib"])
 
 
 def read(source: CodeSource) -> tuple[list[Document], Counter[str]]:
-    dropped = Counter[str]()
-    documents = [document for unit in list_units("code", source) for document in read_files(unit, dropped)]
-    return documents, dropped
+    account = Account()
+    documents = [document for unit in list_units("code", source) for document in read_files(unit, account)]
+    return documents, account.dropped
 
 
 def test_a_package_of_the_standard_library_is_read_file_by_file() -> None:
@@ -179,7 +180,7 @@ def test_languages_are_chosen_by_name_shebang_and_content(tmp_path: Path) -> Non
         "c.h": "cpp",
         "run": "python",
     }
-    assert not dropped
+    assert dropped == {"other_language": 1}  # d.h
 
 
 def test_only_licences_of_the_allow_list_are_kept_and_a_file_states_its_own(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.extract import READERS
 from data_pipelines.sources.code import list_units
@@ -47,9 +48,9 @@ STACK = [
 
 
 def read(path: Path, **settings: Any) -> tuple[list[Document], Counter[str]]:
-    dropped = Counter[str]()
+    account = Account()
     units = list_units("code", CodeSource.model_validate({"kind": "code", "paths": [str(path)], **settings}))
-    return [document for unit in units for document in READERS[unit.kind](unit, dropped)], dropped
+    return [document for unit in units for document in READERS[unit.kind](unit, account)], account.dropped
 
 
 @pytest.mark.parametrize("name", ["stack.parquet", "stack.jsonl", "stack.jsonl.zst", "stack.json"])

@@ -8,6 +8,7 @@ import datasets
 import pytest
 import zstandard
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document, read_documents
 from data_pipelines.extract import READERS, extract_unit
 from data_pipelines.sources import compressed
@@ -30,8 +31,10 @@ def read(path: Path, content: bytes | None = None, **changes: Any) -> tuple[list
     if content is not None:
         path.write_bytes(content)
     source = DocumentsSource(kind="documents", paths=[str(path)], licence="CC0-1.0", **changes)
-    dropped = Counter[str]()
-    return [document for unit in list_units("own", source) for document in READERS[unit.kind](unit, dropped)], dropped
+    account = Account()
+    return [
+        document for unit in list_units("own", source) for document in READERS[unit.kind](unit, account)
+    ], account.dropped
 
 
 def write_parquet(path: Path, **columns: list[Any]) -> bytes:
@@ -78,7 +81,7 @@ def test_a_hub_dataset_is_one_unit_of_its_split() -> None:
 def test_a_hub_dataset_that_cannot_be_reached_is_refused_by_name() -> None:
     source = DocumentsSource(kind="documents", paths=["hub:no/such name"])
     with pytest.raises(DataError, match=r"hub:no/such name: cannot be read by datasets: .* Mend or leave out"):
-        list(read_records(list_units("own", source)[0], Counter()))
+        list(read_records(list_units("own", source)[0], Account()))
 
 
 def test_records_may_differ_in_all_but_the_text(tmp_path: Path) -> None:
@@ -222,9 +225,9 @@ def test_a_damaged_text_file_is_refused_and_one_that_is_gone_counted(tmp_path: P
         read(tmp_path)
     units = list_units("own", DocumentsSource(kind="documents", paths=[str(tmp_path)]))
     (tmp_path / "a.txt.gz").unlink()
-    dropped = Counter[str]()
-    assert list(read_text_files(units[0], dropped)) == []
-    assert dropped == {"unreadable": 1}
+    account = Account()
+    assert list(read_text_files(units[0], account)) == []
+    assert account.dropped == {"unreadable": 1}
 
 
 def test_records_and_texts_that_are_too_large_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

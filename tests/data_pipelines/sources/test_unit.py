@@ -1,9 +1,9 @@
 import logging
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from data_pipelines.account import Account
 from data_pipelines.sources.unit import Unit, expand_path, expand_paths, group_files, list_files, read_file
 from llmtrain.errors import DataError
 
@@ -84,11 +84,11 @@ def test_what_may_not_be_listed_is_left_out_with_a_warning(
 
 
 def test_an_unreadable_file_is_counted(tree: Path) -> None:
-    dropped = Counter[str]()
-    assert read_file(tree / "a" / "one.txt", dropped) == b"a/one.txt"
-    assert read_file(tree / "a", dropped) is None
-    assert read_file(tree / "gone.txt", dropped) is None
-    assert dropped == {"unreadable": 2}
+    account = Account()
+    assert read_file(tree / "a" / "one.txt", account) == b"a/one.txt"
+    assert read_file(tree / "a", account) is None
+    assert read_file(tree / "gone.txt", account) is None
+    assert account.dropped == {"unreadable": 2}
 
 
 def test_a_path_that_matches_nothing_is_refused_by_name(tree: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines.account import Account
 from data_pipelines.sources import gzip_members, warc
 from data_pipelines.sources.language_codes import find_language_code
 from data_pipelines.sources.warc import Page, read_pages
@@ -31,8 +32,8 @@ def response(headers: str = "Content-Type: text/html", body: bytes = HTML, statu
 
 def read(path: Path, content: bytes | Iterable[bytes]) -> tuple[list[Page], Counter[str]]:
     path.write_bytes(content if isinstance(content, bytes) else b"".join(content))
-    dropped = Counter[str]()
-    return list(read_pages(str(path), dropped)), dropped
+    account = Account()
+    return list(read_pages(str(path), account)), account.dropped
 
 
 GOOD = record(HTTP + HTML)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.extract import READERS
 from data_pipelines.sources import web
@@ -14,9 +15,9 @@ from tests.data_pipelines.conftest import NUM_CRAWLED
 
 
 def read(source: WebSource, downloads: Path) -> tuple[list[Document], Counter[str]]:
-    dropped = Counter[str]()
+    account = Account()
     units = list_units("web", source, downloads)
-    return [document for unit in units for document in READERS[unit.kind](unit, dropped)], dropped
+    return [document for unit in units for document in READERS[unit.kind](unit, account)], account.dropped
 
 
 def test_the_crawl_of_pydoc_gives_readable_documents(archive: Path) -> None:
@@ -65,9 +66,9 @@ def test_an_unreadable_page_is_counted(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "a.html").write_bytes(b"<p>x</p>")
     units = list_units("web", WebSource(kind="web", paths=[str(tmp_path)]), tmp_path)
     (tmp_path / "a.html").unlink()
-    dropped = Counter[str]()
-    assert list(READERS["html"](units[0], dropped)) == []
-    assert dropped == {"unreadable": 1}
+    account = Account()
+    assert list(READERS["html"](units[0], account)) == []
+    assert account.dropped == {"unreadable": 1}
 
 
 def test_optional_paths_may_be_missing_and_others_may_not(tmp_path: Path) -> None:
