@@ -23,7 +23,7 @@ from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.shards.manifest import write_atomically
 
 # Raised when the text that a reader or the cleaning makes of the same input changes.
-EXTRACT_VERSION = 4
+EXTRACT_VERSION = 5
 
 READERS: dict[str, Callable[[Unit, Account], Iterator[Document]]] = {
     "html": web.read_html_files,

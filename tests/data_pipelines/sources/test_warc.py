@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.account import Account
-from data_pipelines.sources import gzip_members, warc
+from data_pipelines.sources import gzip_members, warc, warc_records
 from data_pipelines.sources.language_codes import find_language_code
 from data_pipelines.sources.warc import Page, read_pages
 
@@ -82,12 +82,57 @@ def test_a_bad_record_costs_itself_and_is_counted(tmp_path: Path, damaged: bytes
 def test_a_record_longer_or_shorter_than_it_says_is_resumed_at_the_next_one(tmp_path: Path) -> None:
     too_short = record(HTTP + HTML, "http://short.org/", length=str(len(HTTP) + 10))
     pages, dropped = read(tmp_path / "short.warc", [GOOD, too_short, GOOD])
-    assert [page.url for page in pages] == ["http://a.org/", "http://short.org/", "http://a.org/"]
+    assert [page.url for page in pages] == ["http://a.org/", "http://a.org/"]
     assert dropped == {"damaged_record": 1}
-    too_long = record(HTTP + HTML, "http://long.org/", length=str(len(HTTP + HTML) + len(GOOD) - 10))
-    pages, dropped = read(tmp_path / "long.warc", [too_long, GOOD, GOOD])
-    assert [page.url for page in pages] == ["http://long.org/", "http://a.org/"]
-    assert dropped == {"damaged_record": 1}
+
+
+NEIGHBOURS = [record(HTTP + HTML, f"http://{number}.org/") for number in range(3)]
+
+
+@pytest.mark.parametrize("extra", [-30, -1, 5, 8, 20, 100, len(GOOD), len(GOOD) + 4, 1500, 70_000, 10**9, 10**14])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_length_that_lies_costs_its_record_alone(tmp_path: Path, extra: int, place: int) -> None:
+    lie = record(HTTP + HTML, "http://lie.org/", length=str(len(HTTP + HTML) + extra))
+    content = [*NEIGHBOURS[:place], lie, *NEIGHBOURS[place:]]
+    expected = [f"http://{number}.org/" for number in range(3)]
+    pages, dropped = read(tmp_path / "plain.warc", content)
+    assert ([page.url for page in pages], dropped) == (expected, {"damaged_record": 1})
+    pages, dropped = read(tmp_path / "by_record.warc.gz", map(gzip.compress, content))
+    assert ([page.url for page in pages], dropped) == (expected, {"damaged_record": 1})
+    pages, dropped = read(tmp_path / "whole.warc.gz", gzip.compress(b"".join(content)))
+    if place or extra < 10**9:
+        assert ([page.url for page in pages], dropped) == (expected, {"damaged_record": 1})
+
+
+def test_the_last_record_may_claim_more_than_its_member_holds(tmp_path: Path) -> None:
+    lie = record(HTTP + HTML, "http://lie.org/", length="100000")
+    pages, dropped = read(tmp_path / "a.warc.gz", [gzip.compress(GOOD), gzip.compress(lie)])
+    assert (len(pages), dropped) == (1, {"damaged_record": 1})
+    with pytest.raises(EOFError, match="it ends inside a record of 100,000 bytes"):
+        read(tmp_path / "a.warc", [GOOD, lie])
+
+
+def test_a_page_about_archives_is_whole_where_its_member_tells_its_end(tmp_path: Path) -> None:
+    page = HTTP + HTML + b"\r\n\r\n" + record(HTTP + HTML, "http://forged.org/") + b"more"
+    pages, dropped = read(tmp_path / "a.warc.gz", map(gzip.compress, [GOOD, record(page, "http://b.org/"), GOOD]))
+    assert [page.url for page in pages] == ["http://a.org/", "http://b.org/", "http://a.org/"]
+    assert pages[1].content.endswith(b"more")
+    assert not dropped
+
+
+def test_a_record_in_several_members_is_whole(tmp_path: Path) -> None:
+    content = record(HTTP + HTML * 100)
+    parts = [gzip.compress(content[:1000]), gzip.compress(content[1000:2000]), gzip.compress(content[2000:])]
+    pages, dropped = read(tmp_path / "a.warc.gz", [gzip.compress(GOOD), *parts, gzip.compress(GOOD)])
+    assert [page.content for page in pages] == [HTML, HTML * 100, HTML]
+    assert not dropped
+
+
+def test_records_of_types_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    kinds = ["warcinfo", "request", "metadata", "resource", "resource", "revisit", "continuation", "own"]
+    pages, dropped = read(tmp_path / "a.warc", [record(HTML, kind=kind) for kind in kinds])
+    assert not pages
+    assert dropped == {"resource_record": 2, "revisit_record": 1, "continuation_record": 1, "unknown_record": 1}
 
 
 def test_what_a_server_encoded_is_decoded(tmp_path: Path) -> None:
@@ -113,8 +158,8 @@ def test_brackets_around_an_address_are_taken_off(tmp_path: Path) -> None:
 
 
 def test_a_huge_record_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warc, "MAX_RECORD_BYTES", 1000)
-    monkeypatch.setattr(warc, "_READ_BYTES", 300)
+    monkeypatch.setattr(warc_records, "MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr(warc_records, "_PIECE_BYTES", 300)
     pages, dropped = read(tmp_path / "a.warc", [record(HTTP + b"x" * 2000), GOOD])
     assert [page.content for page in pages] == [HTML]
     assert dropped == {"too_large": 1}
@@ -235,14 +280,14 @@ def test_a_length_that_lies_wildly_is_refused_or_counted(tmp_path: Path) -> None
     assert (len(pages), dropped) == (1, {"damaged_record": 1})
     pages, dropped = read(tmp_path / "b.warc", [record(HTTP + HTML, length="\u0663"), GOOD])
     assert (len(pages), dropped) == (1, {"damaged_record": 1})
-    with pytest.raises(EOFError, match=r"it ends inside a record of 1,048,576 bytes"):
-        read(tmp_path / "c.warc", [record(HTTP + HTML, length="9" * 12), GOOD])
+    with pytest.raises(EOFError, match=r"it ends inside a record of 999,999,999,999 bytes"):
+        read(tmp_path / "c.warc", [GOOD, record(HTTP + HTML, length="9" * 12)])
 
 
 def test_headers_without_an_end_cost_a_record_and_bounded_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(warc, "_MAX_HEAD_BYTES", 1000)
+    monkeypatch.setattr(warc_records, "_MAX_HEAD_BYTES", 1000)
     pages, dropped = read(tmp_path / "a.warc", [b"WARC/1.0\r\n" + b"a: b\r\n" * 1000 + b"\r\n", GOOD])
     assert (len(pages), dropped) == (1, {"damaged_record": 1})
 
