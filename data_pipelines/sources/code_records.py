@@ -14,7 +14,8 @@ from data_pipelines.document import Document
 from data_pipelines.sources.code import find_fault_of_path, is_wanted_path, to_documents
 from data_pipelines.sources.code_language import find_language, name_language
 from data_pipelines.sources.compressed import MAX_RECORD_BYTES
-from data_pipelines.sources.documents import PARQUET, read_json, read_parquet
+from data_pipelines.sources.documents import read_json
+from data_pipelines.sources.parquet import PARQUET, read_parquet
 from data_pipelines.sources.storage import strip_address
 from data_pipelines.sources.unit import CodeRules, Unit
 from llmtrain.errors import DataError

@@ -3,25 +3,25 @@
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, cast
+from collections.abc import Iterator
+from typing import Any, cast
 
 import zstandard
 
 from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.sources.compressed import MAX_RECORD_BYTES, open_decompressed, read_lines, read_whole
-from data_pipelines.sources.storage import open_file, refuse_remote, strip_address
+from data_pipelines.sources.json_array import read_array
+from data_pipelines.sources.parquet import PARQUET, read_parquet
+from data_pipelines.sources.storage import refuse_remote, strip_address
 from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote
 from llmtrain.config.corpus import DocumentsSource
 from llmtrain.errors import DataError
 
-PARQUET = ".parquet"
 RECORD_ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", PARQUET)
 _TEXT = (".txt", ".txt.gz", ".txt.zst", ".md")
 _HUB = "hub:"
-_ROWS, _READ_BYTES, _PEEK_BYTES = 256, 1 << 20, 100
-_MAX_ARRAY_BYTES = 500_000_000
+_PEEK_BYTES = 100
 _DAMAGE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 
 
@@ -138,7 +138,7 @@ def read_json(name: str) -> Iterator[dict[str, Any] | None]:
         with open_decompressed(name) as stream:
             beginning = cast(io.BufferedReader, stream).peek(_PEEK_BYTES)
             if ".jsonl" not in name and beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-                yield from map(_to_record, _read_array(name, stream))
+                yield from map(_to_record, read_array(stream))
                 return
             for line in read_lines(stream):
                 number += 1
@@ -153,47 +153,10 @@ def read_json(name: str) -> Iterator[dict[str, Any] | None]:
         raise DataError(f"{name}: damaged or cut off after line {number:,}: {error}. Mend or leave out.") from error
 
 
-def _read_array(name: str, stream: BinaryIO) -> list[object]:
-    content = stream.read(_MAX_ARRAY_BYTES + 1)
-    if len(content) > _MAX_ARRAY_BYTES:
-        raise DataError(
-            f"{name}: one JSON array of more than {_MAX_ARRAY_BYTES:,} bytes would have to be held in memory. Write it "
-            "as JSONL, one object a line: jq -c '.[]'."
-        )
-    records: list[object] = json.loads(content)
-    return records
-
-
 def _to_record(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it is not an object")
     return value
-
-
-def read_parquet(name: str, fields: Sequence[str], *, is_optional: bool = False) -> Iterator[dict[str, Any]]:
-    """Records with the columns that are asked for, those that are there if `is_optional`.
-
-    Raises:
-        DataError: the file is damaged or cut off.
-    """
-    import pyarrow.parquet  # takes a third of a second
-
-    try:
-        with (
-            open_file(name, is_seekable=True) as stream,
-            pyarrow.parquet.ParquetFile(stream, buffer_size=_READ_BYTES) as file,
-        ):
-            columns = [field for field in dict.fromkeys(fields) if field]
-            if is_optional:
-                columns = [field for field in columns if field in file.schema_arrow.names] or file.schema_arrow.names
-            elif not set(columns) <= set(file.schema_arrow.names):
-                columns = file.schema_arrow.names  # the message names them
-            for batch in file.iter_batches(_ROWS, columns=columns):
-                yield from batch.to_pylist()
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise DataError(
-            f"{name}: cannot be read as parquet: {type(error).__name__}: {str(error).rstrip('.')}. Mend or leave out."
-        ) from error
 
 
 def _read_hub(name: str, split: str) -> Iterator[dict[str, Any]]:

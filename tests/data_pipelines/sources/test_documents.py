@@ -11,7 +11,7 @@ import zstandard
 from data_pipelines.account import Account
 from data_pipelines.document import Document, read_documents
 from data_pipelines.extract import READERS, extract_unit
-from data_pipelines.sources import compressed
+from data_pipelines.sources import compressed, parquet
 from data_pipelines.sources import documents as documents_module
 from data_pipelines.sources.documents import list_units, read_records, read_text_files
 from llmtrain.config.corpus import DocumentsSource
@@ -233,6 +233,7 @@ def test_a_damaged_text_file_is_refused_and_one_that_is_gone_counted(tmp_path: P
 def test_records_and_texts_that_are_too_large_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compressed, "MAX_RECORD_BYTES", 100)
     monkeypatch.setattr(documents_module, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(parquet, "MAX_RECORD_BYTES", 100)
     long = json.dumps({"text": "x" * 200}).encode() + b"\n"
     for name, content in {
         "a.jsonl": long + JSONL + long,
@@ -247,16 +248,6 @@ def test_records_and_texts_that_are_too_large_are_counted(tmp_path: Path, monkey
     write_parquet(tmp_path / "a.parquet", text=["x" * 101, "y"])
     documents, dropped = read(tmp_path / "a.parquet")
     assert ([document.text for document in documents], dropped) == (["y"], {"too_large": 1})
-
-
-def test_an_array_too_large_for_memory_is_refused_with_a_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(documents_module, "_MAX_ARRAY_BYTES", 50)
-    with pytest.raises(
-        DataError, match=r"a\.json: one JSON array of more than 50 bytes .* as JSONL, one object a line"
-    ):
-        read(tmp_path / "a.json", json.dumps([{"text": "x" * 100}]).encode())
 
 
 def test_names_that_lead_elsewhere_write_nothing_outside_of_the_part(tmp_path: Path) -> None:
