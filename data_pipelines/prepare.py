@@ -282,7 +282,7 @@ class _Preparation:
             write_documents(self._document_path(name), unique)
             advance(extracted.documents)
         if not kept.documents:
-            dropped = dict(extracted.dropped + kept.dropped)
+            dropped = dict(extracted.dropped + kept.dropped) or "nothing, for nothing was there to read"
             raise DataError(
                 f"corpus.sources.{name}: not one document is left; dropped: {dropped}. Look at its steps and at "
                 "the paths."

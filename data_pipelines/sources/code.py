@@ -45,6 +45,7 @@ from data_pipelines.sources.unit import (
     keep_remote,
     list_files,
     read_file,
+    refuse_none,
 )
 from llmtrain.config.corpus import CodeSource
 from llmtrain.errors import ConfigError
@@ -56,7 +57,7 @@ def list_units(name: str, source: CodeSource) -> list[Unit]:
     """Units of neighbouring files, each of one tree. A symbolic link to a file that is there too adds nothing.
 
     Raises:
-        ConfigError: a language or a licence is not known.
+        ConfigError: an extension is a glob, or a language or a licence is not known.
         DataError: a path matches nothing, or a storage does not answer.
     """
     _check_names(name, source)
@@ -84,7 +85,9 @@ def list_units(name: str, source: CodeSource) -> list[Unit]:
                 units += _list_packed(file, source.licence, rules)
             else:
                 units += _list_tree(place.resolve(), endings, source.licence, rules, is_stdlib=path == "stdlib:")
-    return units
+    wanted = f"languages {', '.join(rules.languages)}" if rules.languages else f"endings {', '.join(rules.extensions)}"
+    excluded = f", but for {', '.join(rules.exclude)}" if rules.exclude else ""
+    return refuse_none(name, units, f"those below a folder have the {wanted}{excluded}")
 
 
 def read_files(unit: Unit, account: Account) -> Iterator[Document]:
@@ -169,6 +172,11 @@ def to_documents(
 
 
 def _check_names(name: str, source: CodeSource) -> None:
+    if globs := [ending for ending in source.extensions if set(ending) & set("*?[")]:
+        raise ConfigError(
+            f"corpus.sources.{name}.extensions: '{globs[0]}' is a glob. Write how names end: "
+            f"'{globs[0].rpartition('*')[2]}'."
+        )
     if unknown := sorted(set(source.languages) - LANGUAGES):
         raise ConfigError(
             f"corpus.sources.{name}.languages: {unknown} is not known. Allowed: {', '.join(sorted(LANGUAGES))}."

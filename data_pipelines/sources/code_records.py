@@ -52,7 +52,7 @@ def read_code_records(unit: Unit, account: Account) -> Iterator[Document]:
             )
         yield from _read_record(record, label, unit, account)
     if number < 0:
-        raise DataError(f"{name}: holds no record. Fetch it again, or leave it out of paths.")
+        account.drop("empty_file", name)  # parts without a record are ordinary
 
 
 def _read_record(record: dict[str, Any], name: str, unit: Unit, account: Account) -> Iterator[Document]:

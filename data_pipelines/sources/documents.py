@@ -14,7 +14,7 @@ from data_pipelines.sources.compressed import MAX_RECORD_BYTES, open_decompresse
 from data_pipelines.sources.json_array import read_array
 from data_pipelines.sources.parquet import PARQUET, read_parquet
 from data_pipelines.sources.storage import refuse_remote, strip_address
-from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote
+from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote, refuse_none
 from llmtrain.config.corpus import DocumentsSource
 from llmtrain.errors import DataError
 
@@ -42,7 +42,8 @@ def list_units(name: str, source: DocumentsSource) -> list[Unit]:
     settings = (source.licence, source.text_field, source.split, source.origin_field or "", source.licence_field or "")
     units = [Unit("documents", "", (file.name,), *settings, remote=keep_remote([file])) for file in records]
     units += [Unit("documents", "", (dataset,), *settings) for dataset in hub]
-    return units + group_files("text", "", texts, source.licence)
+    units += group_files("text", "", texts, source.licence)
+    return refuse_none(name, units, f"those below a folder end in {', '.join((*RECORD_ENDINGS, *_TEXT))}")
 
 
 def read_text_files(unit: Unit, account: Account) -> Iterator[Document]:
@@ -98,7 +99,7 @@ def read_records(unit: Unit, account: Account) -> Iterator[Document]:
             licence = _to_licence(record.get(unit.licence_field)) or unit.licence
             yield Document(text, str(origin) if has_origin else f"{name}#{number}", licence)
     if number < 0:
-        raise DataError(f"{name}: holds no record. Fetch it again, or leave it out of paths.")
+        account.drop("empty_file", name)  # parts without a record are ordinary
 
 
 def _read(name: str, unit: Unit) -> Iterator[dict[str, Any] | None]:

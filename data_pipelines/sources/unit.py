@@ -67,6 +67,19 @@ class Unit:
         ]
 
 
+def refuse_none(name: str, units: list[Unit], wanted: str) -> list[Unit]:
+    """The units of a source, of which there must be one.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not units:
+        raise DataError(
+            f"corpus.sources.{name}.paths: they hold no file that counts: {wanted}. Correct paths, or what counts."
+        )
+    return units
+
+
 def find_files(
     name: str, paths: Sequence[str], endings: Sequence[str], *, is_optional: bool = False
 ) -> list[StoredFile]:
@@ -111,16 +124,16 @@ def expand_path(path: str) -> list[Path]:
         name, _, inner = path.removeprefix("package:").partition("/")
         folder = _find_package(name)
         return [folder / inner] if folder and (folder / inner).exists() else []
-    if glob.has_magic(path):
-        return sorted(_match(path))
-    return [Path(path)] if Path(path).exists() else []
+    if Path(path).exists():  # a name may hold what elsewhere means a glob
+        return [Path(path)]
+    return sorted(_match(path)) if glob.has_magic(path) else []
 
 
 def expand_paths(name: str, paths: Iterable[str]) -> list[Path]:
     """All files and folders of a source; every entry must give at least one.
 
     Raises:
-        DataError: an entry matches nothing, or its package is not installed.
+        DataError: an entry matches nothing or no file, or its package is not installed.
     """
     found: list[Path] = []
     for path in paths:
@@ -133,6 +146,11 @@ def expand_paths(name: str, paths: Iterable[str]) -> list[Path]:
                     f"it: pip install {package} (the quickstart's are in pip install 'llmtrain[quickstart]')."
                 )
             raise DataError(_tell_no_match(name, path))
+        if matches == [Path(path)] and not (matches[0].is_file() or matches[0].is_dir()):
+            raise DataError(
+                f"corpus.sources.{name}.paths: '{path}' is neither a file nor a folder but a pipe, socket or device, "
+                "which could not be read twice. Write it to a file."
+            )
         found += matches
     return found
 

@@ -13,7 +13,7 @@ from data_pipelines.sources.html import extract_text
 from data_pipelines.sources.main_text import extract_main_text
 from data_pipelines.sources.pydoc_site import crawl_pydoc_site
 from data_pipelines.sources.storage import StoredFile, strip_address
-from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote, read_file
+from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote, read_file, refuse_none
 from data_pipelines.sources.warc import Page, read_pages
 from llmtrain.config.corpus import WebSource
 from llmtrain.errors import DataError
@@ -47,7 +47,8 @@ def list_units(name: str, source: WebSource, downloads: Path) -> list[Unit]:
         Unit("warc", "", (file.name,), source.licence, extraction=source.extraction, remote=keep_remote([file]))
         for file in archives
     ]
-    return units + group_files("html", "", pages, source.licence, extraction=source.extraction)
+    units += group_files("html", "", pages, source.licence, extraction=source.extraction)
+    return refuse_none(name, units, f"those below a folder end in {', '.join(endings)}")
 
 
 def read_html_files(unit: Unit, account: Account) -> Iterator[Document]:

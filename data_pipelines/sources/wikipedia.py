@@ -15,7 +15,7 @@ from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.sources.compressed import open_decompressed
 from data_pipelines.sources.storage import strip_address
-from data_pipelines.sources.unit import Unit, find_files, keep_remote
+from data_pipelines.sources.unit import Unit, find_files, keep_remote, refuse_none
 from data_pipelines.sources.wikitext import HIDDEN_PREFIXES, render_wikitext
 from llmtrain.config.corpus import WikipediaSource
 from llmtrain.errors import DataError
@@ -39,7 +39,8 @@ def list_units(name: str, source: WikipediaSource) -> list[Unit]:
     """
     files = find_files(name, source.paths, _ENDINGS)
     rule = "" if source.disambiguation else "no disambiguation"
-    return [Unit("wikipedia", rule, (file.name,), source.licence, remote=keep_remote([file])) for file in files]
+    units = [Unit("wikipedia", rule, (file.name,), source.licence, remote=keep_remote([file])) for file in files]
+    return refuse_none(name, units, f"those below a folder end in {', '.join(_ENDINGS)}")
 
 
 def read_dump(unit: Unit, account: Account) -> Iterator[Document]:

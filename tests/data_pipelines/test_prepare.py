@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -410,11 +411,34 @@ def test_a_source_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "tokenizer").exists()
 
 
-def test_a_folder_without_a_file_of_the_kind_is_a_source_without_documents(tmp_path: Path) -> None:
+def test_a_folder_without_a_file_of_the_kind_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     project = write_project(tmp_path, web={"kind": "web", "paths": [str(tmp_path / "empty")]})
-    with pytest.raises(DataError, match=r"corpus\.sources\.web: not one document is left; dropped: \{\}"):
+    with pytest.raises(DataError) as raised:
         run(project, tmp_path / "data")
+    assert str(raised.value) == (
+        "corpus.sources.web.paths: they hold no file that counts: those below a folder end in .html, .htm, .xhtml, "
+        ".warc, .warc.gz, .wet, .wet.gz. Correct paths, or what counts."
+    )
+    assert not (tmp_path / "data" / "work").exists()
+
+
+def test_an_archive_of_which_nothing_is_asked_for_says_so(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.go", "package a")
+    project = write_project(tmp_path, code={"kind": "code", "paths": [str(tmp_path / "a.zip")]})
+    with pytest.raises(DataError, match="not one document is left; dropped: nothing, for nothing was there to read"):
+        run(project, tmp_path / "data")
+
+
+def test_parts_without_a_record_are_ordinary_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": SPECIAL.format(n)}) + "\n" for n in range(40)))
+    (tmp_path / "b.jsonl").touch()
+    project = write_project(tmp_path, own={"kind": "documents", "paths": [f"{tmp_path}/*.jsonl"]})
+    run(project, tmp_path / "data", "corpus.validation_fraction=0.3", "corpus.tokenizer.vocab_size=340")
+    row = json.loads((tmp_path / "data" / "report.json").read_text())["own"]
+    assert (row["documents"], row["dropped"]) == (40, {"empty_file": 1})
+    assert row["samples"]["empty_file"] == [str(tmp_path / "b.jsonl")]
 
 
 def test_a_damaged_input_ends_the_preparation_and_parts_of_others_are_kept(project: Path, tmp_path: Path) -> None:

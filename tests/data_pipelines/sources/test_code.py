@@ -1,6 +1,7 @@
 import sysconfig
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,6 +159,28 @@ def test_data_is_kept_when_its_ending_is_asked_for(tmp_path: Path) -> None:
     documents, dropped = read(CodeSource(kind="code", paths=[str(tmp_path)], extensions=["", ".json"]))
     assert [document.language for document in documents] == ["json"]
     assert dropped == {"data": 1}
+
+
+def test_extensions_that_are_globs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"extensions: '\*\.py' is a glob\. Write how names end: '\.py'\."):
+        read(CodeSource(kind="code", paths=[str(tmp_path)], extensions=[".pyi", "*.py"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "have the endings .py. Correct"),
+        (
+            {"languages": ["go", "python"], "exclude": ["*/a.py", "a.py"]},
+            "have the languages go, python, but for */a.py, a.py.",
+        ),
+    ],
+)
+def test_a_tree_without_a_file_that_counts_is_refused(settings: dict[str, Any], told: str, tmp_path: Path) -> None:
+    write_tree(tmp_path, {"a.py": "x = 1\n"} if settings else {"a.go": "package a\n"})
+    with pytest.raises(DataError) as raised:
+        read(CodeSource(kind="code", paths=[str(tmp_path)], **settings))
+    assert told in str(raised.value)
 
 
 def test_languages_are_chosen_by_name_shebang_and_content(tmp_path: Path) -> None:

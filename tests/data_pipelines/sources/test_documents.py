@@ -121,8 +121,6 @@ def test_a_missing_text_field_names_those_there_are(tmp_path: Path, name: str) -
         ("deep.jsonl", b"[" * 100_000, "line 1 is not a record in JSON: maximum recursion depth"),
         ("latin.jsonl", JSONL + b'{"text": "\xe9t\xe9"}\n', "line 4 is not a record in JSON: 'utf-8' codec"),
         ("binary.jsonl", b"\x7fELF\0\xff" * 50, "line 1 is not a record in JSON"),
-        ("empty.jsonl", b"", "holds no record"),
-        ("empty.jsonl.gz", gzip.compress(b""), "holds no record"),
         (
             "cut.jsonl.gz",
             gzip.compress(JSONL * 500)[:-9],
@@ -133,7 +131,6 @@ def test_a_missing_text_field_names_those_there_are(tmp_path: Path, name: str) -
             zstandard.compress(JSONL * 5000)[:-9],
             r"damaged or cut off after line [\d,]+: it is cut off",
         ),
-        ("empty.jsonl.zst", b"", "holds no record"),
         ("bad.jsonl.gz", b"not gzip at all", "line 1 is not a record in JSON"),
         ("bad.jsonl.zst", b"not zstd at all", "line 1 is not a record in JSON"),
         ("bad.json", b"[{]", "its content is not a record in JSON: Expecting"),
@@ -145,6 +142,20 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, content: b
     with pytest.raises(DataError, match=told) as raised:
         read(tmp_path / name, content)
     assert str(raised.value).startswith(f"{tmp_path / name}: ")
+
+
+def test_a_file_without_a_record_is_counted(tmp_path: Path) -> None:
+    contents = {
+        "a.jsonl": b"",
+        "b.jsonl.gz": gzip.compress(b""),
+        "c.jsonl.zst": b"",
+        "d.jsonl": b"\n\n",
+        "e.json": b"[]",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    datasets.Dataset.from_dict({"text": ["x"]}).select([]).to_parquet(tmp_path / "f.parquet")
+    assert read(tmp_path) == ([], {"empty_file": 6})
 
 
 def test_a_parquet_file_cut_off_is_refused(tmp_path: Path) -> None:
