@@ -223,7 +223,7 @@ def _list_packed(file: StoredFile, licence: str, rules: CodeRules) -> list[Unit]
 def _is_packed(name: str, rules: CodeRules) -> bool:
     plain = strip_address(name)
     is_code = any(ending and plain.endswith(ending) for ending in rules.extensions) and not rules.languages
-    return not is_code and (is_archive(plain) or plain.endswith(RECORD_ENDINGS))
+    return not is_code and (is_archive(plain) or plain.lower().endswith(RECORD_ENDINGS))
 
 
 def is_wanted_path(path: str, rules: CodeRules) -> bool:

@@ -36,7 +36,7 @@ def read_code_records(unit: Unit, account: Account) -> Iterator[Document]:
         DataError: the file is damaged, or its records hold no text under a known name.
     """
     (name,) = unit.files
-    is_parquet = strip_address(name).endswith(PARQUET)
+    is_parquet = strip_address(name).lower().endswith(PARQUET)
     records = read_parquet(name, _FIELDS, is_optional=True) if is_parquet else read_json(name)
     number = -1
     for number, record in enumerate(records):

@@ -33,7 +33,7 @@ def list_units(name: str, source: DocumentsSource) -> list[Unit]:
     """
     hub = [path for path in source.paths if path.startswith(_HUB)]
     files = find_files(name, [path for path in source.paths if path not in hub], (*RECORD_ENDINGS, *_TEXT))
-    kinds = {file.name: strip_address(file.name) for file in files}
+    kinds = {file.name: strip_address(file.name).lower() for file in files}
     unknown = [file for file, kind in kinds.items() if not kind.endswith((*RECORD_ENDINGS, *_TEXT))]
     if unknown:
         raise DataError(f"corpus.sources.{name}.paths: {unknown[0]}: not {', '.join((*RECORD_ENDINGS, *_TEXT))}.")
@@ -106,7 +106,7 @@ def _read(name: str, unit: Unit) -> Iterator[dict[str, Any] | None]:
     """Records; None for one that is too large."""
     if name.startswith(_HUB):
         return _read_hub(name, unit.split)
-    if strip_address(name).endswith(PARQUET):
+    if strip_address(name).lower().endswith(PARQUET):
         return read_parquet(name, [unit.text_field, unit.origin_field, unit.licence_field])
     return read_json(name)
 
@@ -138,7 +138,7 @@ def read_json(name: str) -> Iterator[dict[str, Any] | None]:
     try:
         with open_decompressed(name) as stream:
             beginning = cast(io.BufferedReader, stream).peek(_PEEK_BYTES)
-            if ".jsonl" not in name and beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+            if ".jsonl" not in name.lower() and beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
                 yield from map(_to_record, read_array(stream))
                 return
             for line in read_lines(stream):

@@ -76,6 +76,11 @@ def strip_address(name: str) -> str:
     return name.partition("::")[0].partition("?")[0] if is_address(name) else name
 
 
+def ends_in(name: str, endings: tuple[str, ...]) -> bool:
+    """Whether a name ends so, in capitals or not (`CRAWL.WARC`)."""
+    return name.endswith(endings) or name.lower().endswith(endings)
+
+
 def open_file(name: str, *, is_seekable: bool = False) -> BinaryIO:
     """What a file holds, as a buffered stream of bounded memory.
 
@@ -183,7 +188,7 @@ def _match(storage: Any, path: str, address: str) -> Iterable[dict[str, Any]]:
 
 def _walk(storage: Any, folder: str, endings: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for _, _, files in storage.walk(folder, detail=True):
-        yield from (info for info in files.values() if info["name"].endswith(endings))
+        yield from (info for info in files.values() if ends_in(info["name"], endings))
 
 
 def _find_prefix(storage: Any, path: str, address: str) -> str:

@@ -16,7 +16,15 @@ from pathlib import Path
 
 from data_pipelines.account import Account
 from data_pipelines.sources.compressed import MAX_RECORD_BYTES, read_whole
-from data_pipelines.sources.storage import StoredFile, find_stored, is_address, open_file, refuse_remote, to_path
+from data_pipelines.sources.storage import (
+    StoredFile,
+    ends_in,
+    find_stored,
+    is_address,
+    open_file,
+    refuse_remote,
+    to_path,
+)
 from llmtrain.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -265,7 +273,7 @@ def _list_folders(folder: Path, above: frozenset[tuple[int, int]] = frozenset())
 
 def _list_inside(folder: Path, endings: tuple[str, ...]) -> Iterator[Path]:
     for inner in _list_folders(folder):
-        yield from (path for path in inner.iterdir() if path.name.endswith(endings))
+        yield from (path for path in inner.iterdir() if ends_in(path.name, endings))
 
 
 def _holds(question: Callable[[], bool]) -> bool:

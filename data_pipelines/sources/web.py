@@ -3,22 +3,31 @@
 A page that cannot be parsed, is no HTML or was not answered with 200 is counted and left out.
 """
 
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import zstandard
+
 from data_pipelines.account import Account
 from data_pipelines.document import Document
+from data_pipelines.sources.compressed import open_decompressed
 from data_pipelines.sources.html import extract_text
 from data_pipelines.sources.main_text import extract_main_text
 from data_pipelines.sources.pydoc_site import crawl_pydoc_site
-from data_pipelines.sources.storage import StoredFile, strip_address
+from data_pipelines.sources.storage import StoredFile, ends_in, open_file, strip_address
 from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote, read_file, refuse_none
 from data_pipelines.sources.warc import Page, read_pages
 from llmtrain.config.corpus import WebSource
 from llmtrain.errors import DataError
 
 _HTML, _WARC = (".html", ".htm", ".xhtml"), (".warc", ".warc.gz", ".wet", ".wet.gz")
+_LOOKED_AT_BYTES = 4096
+_HTML_BEGINNING = re.compile(
+    rb"(?is)\A(?:\xef\xbb\xbf)?\s*(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*"
+    rb"<(?:!doctype html|html|head|title|meta|link|body|h1|p|div)\b"
+)
 # A parsed page takes some 20 bytes of memory for each of its own, and 350 for each tag.
 _MAX_PAGE_BYTES, _MAX_TAGS = 16_000_000, 1_000_000
 
@@ -41,14 +50,41 @@ def list_units(name: str, source: WebSource, downloads: Path) -> list[Unit]:
         crawl = crawl_pydoc_site(downloads / "pydoc.warc.gz").resolve()
         files.append(StoredFile(str(crawl), crawl.stat().st_size))
     files = list({file.name: file for file in files}.values())
-    archives = [file for file in files if strip_address(file.name).endswith(_WARC)]
-    pages = [file for file in files if not strip_address(file.name).endswith(_WARC)]
+    kinds = [_find_kind(name, file) for file in files]
+    archives = [file for file, kind in zip(files, kinds, strict=True) if kind == "warc"]
+    pages = [file for file, kind in zip(files, kinds, strict=True) if kind == "html"]
     units = [
         Unit("warc", "", (file.name,), source.licence, extraction=source.extraction, remote=keep_remote([file]))
         for file in archives
     ]
     units += group_files("html", "", pages, source.licence, extraction=source.extraction)
     return refuse_none(name, units, f"those below a folder end in {', '.join(endings)}")
+
+
+def _find_kind(name: str, file: StoredFile) -> str:
+    """`warc` or `html`: by its ending, else by how it begins.
+
+    Raises:
+        DataError: it is neither.
+    """
+    plain = strip_address(file.name)
+    if ends_in(plain, _HTML) or ends_in(plain, _WARC):
+        return "warc" if ends_in(plain, _WARC) else "html"
+    try:
+        with open_decompressed(file.name) as stream:
+            beginning = stream.read(_LOOKED_AT_BYTES)
+        with open_file(file.name) as raw:
+            is_plain = raw.read(len(beginning)) == beginning
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise DataError(f"corpus.sources.{name}.paths: {file.name}: cannot be read: {error}. Leave it out.") from error
+    if beginning.startswith(b"WARC/"):
+        return "warc"
+    if is_plain and _HTML_BEGINNING.match(beginning):
+        return "html"
+    raise DataError(
+        f"corpus.sources.{name}.paths: {file.name}: begins neither as HTML nor as a WARC archive, and does not end in "
+        f"{', '.join((*_HTML, *_WARC))}. Leave it out."
+    )
 
 
 def read_html_files(unit: Unit, account: Account) -> Iterator[Document]:

@@ -52,6 +52,7 @@ def write_parquet(path: Path, **columns: list[Any]) -> bytes:
         ("many.jsonl.zst", zstandard.compress(JSONL[:30]) + zstandard.compress(JSONL[30:])),
         ("crlf.jsonl", JSONL.replace(b"\n", b"\r\n") + b"\r\n"),
         ("bom.jsonl", b"\xef\xbb\xbf" + JSONL),
+        ("CAPITALS.JSONL.GZ", gzip.compress(JSONL)),
         ("array.json", b"[" + b",".join(JSONL.splitlines()) + b"]"),
         ("lines.json.gz", gzip.compress(JSONL)),
     ],
