@@ -74,6 +74,10 @@ class Unit:
             (name, size * (number + 1) // count - size * number // count, version) for name, size, version in described
         ]
 
+    def count_bytes(self) -> int:
+        """Bytes of its inputs."""
+        return sum(size for _, size, _ in self.describe_inputs())
+
 
 def refuse_none(name: str, units: list[Unit], wanted: str) -> list[Unit]:
     """The units of a source, of which there must be one.

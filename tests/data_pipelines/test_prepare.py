@@ -19,8 +19,8 @@ from rich.console import Console
 from data_pipelines import prepare as prepare_module
 from data_pipelines.deduplication.decide import Verdict, decide
 from data_pipelines.document import identify, read_documents
-from data_pipelines.encode import is_validation
 from data_pipelines.prepare import extract_share, prepare
+from data_pipelines.splits import is_validation
 from data_pipelines.stages import Stages
 from data_pipelines.verify import verify_data
 from llmtrain.config.loader import load_config
@@ -429,6 +429,14 @@ def test_an_archive_of_which_nothing_is_asked_for_says_so(tmp_path: Path) -> Non
     project = write_project(tmp_path, code={"kind": "code", "paths": [str(tmp_path / "a.zip")]})
     with pytest.raises(DataError, match="not one document is left; dropped: nothing, for nothing was there to read"):
         run(project, tmp_path / "data")
+
+
+def test_a_source_too_small_for_both_splits_is_refused_before_the_tokenizer_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text((json.dumps({"text": SPECIAL.format(1)}) + "\n") * 50)
+    project = write_project(tmp_path, own={"kind": "documents", "paths": [f"{tmp_path}/a.jsonl"]})
+    with pytest.raises(DataError, match=r"corpus\.validation_fraction = 0\.01: source 'own' has 1 different documents"):
+        run(project, tmp_path / "data")
+    assert not (tmp_path / "data" / "tokenizer").exists()
 
 
 def test_parts_without_a_record_are_ordinary_and_counted(tmp_path: Path) -> None:
