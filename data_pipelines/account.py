@@ -58,8 +58,9 @@ class Account:
             text: what was read of it.
         """
         self.dropped[reason] += 1
-        beginning = f": {text[:_SAMPLE_CHARACTERS]!r}" if text else ""
-        self._add_sample(reason, f"{name_origin(to_utf8(origin))}{beginning}")
+        if len(self.samples.get(reason, ())) < MAX_SAMPLES:
+            beginning = f": {text[:_SAMPLE_CHARACTERS]!r}" if text else ""
+            self._add_sample(reason, f"{name_origin(to_utf8(origin))}{beginning}")
 
     def note_change(self, step: str, origin: str, before: str, after: str) -> None:
         """Count a changed document and keep the place of the first change if there are few samples."""

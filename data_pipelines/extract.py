@@ -80,7 +80,7 @@ def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Itera
         origin, licence = name_origin(to_utf8(document.origin)), to_utf8(document.licence)
         subject = Subject(mend(document.text), to_utf8(document.language))
         if subject.text.strip("\n") != document.text.strip("\n"):  # each text ends with one line end
-            account.note_change("mend", origin, to_utf8(document.text), subject.text)
+            account.note_change("mend", origin, document.text, subject.text)
         for name, step in steps:
             before = subject.text
             reason = step(subject)

@@ -199,4 +199,9 @@ class _Reader:
         return line if is_whole else line + self._content.readline(_LINE_BYTES)
 
     def _push_back(self, data: bytes) -> None:
-        self._back = io.BytesIO(data + self._back.read())
+        end = self._back.tell()
+        start = end - len(data)
+        if start >= 0 and self._back.getbuffer()[start:end] == data:
+            self._back.seek(start)  # megabytes may follow, which many records that lie must not copy each
+        else:
+            self._back = io.BytesIO(data + self._back.read())

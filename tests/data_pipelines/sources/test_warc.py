@@ -104,6 +104,12 @@ def test_a_length_that_lies_costs_its_record_alone(tmp_path: Path, extra: int, p
         assert ([page.url for page in pages], dropped) == (expected, {"damaged_record": 1})
 
 
+def test_many_lengths_that_lie_take_time_of_their_size(tmp_path: Path) -> None:
+    lies = b"".join(record(b"", f"http://{number}.org/", length="60000000") for number in range(60_000))
+    pages, dropped = read(tmp_path / "a.warc.gz", gzip.compress(record(b"", length=str(len(lies))) + lies + GOOD))
+    assert (len(pages), dropped) == (1, {"damaged_record": 60_001})
+
+
 def test_the_last_record_may_claim_more_than_its_member_holds(tmp_path: Path) -> None:
     lie = record(HTTP + HTML, "http://lie.org/", length="100000")
     pages, dropped = read(tmp_path / "a.warc.gz", [gzip.compress(GOOD), gzip.compress(lie)])
@@ -133,6 +139,22 @@ def test_records_of_types_that_are_not_read_are_counted(tmp_path: Path) -> None:
     pages, dropped = read(tmp_path / "a.warc", [record(HTML, kind=kind) for kind in kinds])
     assert not pages
     assert dropped == {"resource_record": 2, "revisit_record": 1, "continuation_record": 1, "unknown_record": 1}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4_000), st.binary(min_size=1, max_size=40)), min_size=1, max_size=3))
+def test_damage_in_a_plain_archive_makes_no_page_that_was_not_there(damage: list[tuple[int, bytes]]) -> None:
+    whole = b"".join(record(HTTP + HTML, f"http://{number}.org/") for number in range(9))
+    for place, noise in damage:
+        place %= len(whole)
+        whole = whole[:place] + noise + whole[place + len(noise) :]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            pages, dropped = read(Path(folder) / "a.warc", whole)
+        except (EOFError, ValueError):
+            return
+    assert len(pages) <= 9
+    assert len(pages) + dropped.total() >= 7
 
 
 def test_what_a_server_encoded_is_decoded(tmp_path: Path) -> None:
