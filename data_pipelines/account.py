@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from data_pipelines.document import to_utf8
+from data_pipelines.sources.packages import name_origin
+
 MAX_SAMPLES = 3
 MAX_KINDS = 2_000
 _SAMPLE_CHARACTERS = 120
@@ -43,13 +46,21 @@ class Account:
         self.lengths[str(max(len(text).bit_length() - 1, 0))] += 1
         if language:
             self.languages[language] += 1
-        if "://" in origin and (host := urlsplit(origin).hostname):
+        if host := _find_host(origin):
             self.domains[host] += 1
 
-    def drop(self, reason: str, origin: str, text: str) -> None:
-        """Count a dropped document and keep its beginning if there are few samples."""
+    def drop(self, reason: str, origin: str, text: str = "") -> None:
+        """Count a dropped document and keep its origin and its beginning, where it was read, if there are few samples.
+
+        Args:
+            reason: why it goes.
+            origin: of it, also one that UTF-8 cannot hold.
+            text: what was read of it.
+        """
         self.dropped[reason] += 1
-        self._add_sample(reason, f"{origin}: {text[:_SAMPLE_CHARACTERS]!r}")
+        if len(self.samples.get(reason, ())) < MAX_SAMPLES:
+            beginning = f": {text[:_SAMPLE_CHARACTERS]!r}" if text else ""
+            self._add_sample(reason, f"{name_origin(to_utf8(origin))}{beginning}")
 
     def note_change(self, step: str, origin: str, before: str, after: str) -> None:
         """Count a changed document and keep the place of the first change if there are few samples."""
@@ -97,3 +108,11 @@ class Account:
         samples = self.samples.setdefault(key, [])
         if len(samples) < MAX_SAMPLES:
             samples.append(sample)
+
+
+def _find_host(origin: str) -> str:
+    """The host of an address; empty for other origins, and for addresses that crawls hold and no one can parse."""
+    try:
+        return (urlsplit(origin).hostname or "") if "://" in origin else ""
+    except ValueError:
+        return ""

@@ -33,6 +33,11 @@ def identify(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[32:]
 
 
+def to_utf8(name: str) -> str:
+    r"""A name with what UTF-8 cannot hold as `\udce9`: names of files are any bytes, JSON can hold lone surrogates."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def write_documents(path: Path, documents: Iterable[Document]) -> int:
     """Write a file of documents; it appears when it is complete.
 

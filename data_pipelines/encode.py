@@ -19,13 +19,12 @@ from sentencepiece import sentencepiece_model_pb2
 from data_pipelines.document import Document
 from data_pipelines.fill_in_the_middle import Part, rearrange
 from data_pipelines.gigatoken_encoder import GigatokenEncoder
+from data_pipelines.splits import SPLITS, is_validation
 from llmtrain.config.corpus import Accelerator, FillInTheMiddle
 from llmtrain.shards.format import ShardHeader, choose_bytes_per_token
 from llmtrain.shards.origins import Origin
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 from llmtrain.tokenizer.special_tokens import FILL_IN_THE_MIDDLE_SYMBOLS
-
-SPLITS = ("train", "validation")
 
 _SPACE = "\u2581"  # SentencePiece's; spaces become it
 _WORD = re.compile(f"[ {_SPACE}]*[^ {_SPACE}]+|[ {_SPACE}]+")
@@ -35,16 +34,6 @@ _Tokens = tuple[Ids, NDArray[np.int64]]
 """Ids of texts one after the other, and the length of each."""
 Encoded = dict[str, tuple[Ids, NDArray[np.int64], list[Origin]]]
 """The same of documents, with their origins, by split."""
-
-
-def is_validation(document_id: str, fraction: float) -> bool:
-    """Whether a document is held out; depends on its id alone.
-
-    Args:
-        document_id: hexadecimal digits of a hash of the text.
-        fraction: share of documents to hold out.
-    """
-    return int(document_id[-16:], 16) < fraction * 2**64
 
 
 class Encoder:

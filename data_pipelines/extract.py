@@ -3,7 +3,6 @@
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from data_pipelines.cleaning.steps import build_steps, describe_step
 from data_pipelines.cleaning.subject import Subject
 from data_pipelines.deduplication.columns import has_run, write_columns
 from data_pipelines.deduplication.signatures import SIGNATURE_VERSION
-from data_pipelines.document import Document, identify, write_documents
+from data_pipelines.document import Document, identify, to_utf8, write_documents
 from data_pipelines.sources import code, code_records, documents, web, wikipedia
 from data_pipelines.sources.packages import name_origin
 from data_pipelines.sources.unit import Unit
@@ -24,9 +23,9 @@ from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.shards.manifest import write_atomically
 
 # Raised when the text that a reader or the cleaning makes of the same input changes.
-EXTRACT_VERSION = 4
+EXTRACT_VERSION = 5
 
-READERS: dict[str, Callable[[Unit, Counter[str]], Iterator[Document]]] = {
+READERS: dict[str, Callable[[Unit, Account], Iterator[Document]]] = {
     "html": web.read_html_files,
     "warc": web.read_warc,
     "wikipedia": wikipedia.read_dump,
@@ -76,10 +75,12 @@ def extract_unit(
 
 def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Iterator[Document]:
     steps = build_steps(configs)
-    for document in READERS[unit.kind](unit, account.dropped):
-        # File names are any bytes; those that are no UTF-8 could not be written.
-        origin = name_origin(document.origin.encode("utf-8", "backslashreplace").decode())
-        subject = Subject(mend(document.text), document.language)
+    for document in READERS[unit.kind](unit, account):
+        # What UTF-8 cannot hold could not be written.
+        origin, licence = name_origin(to_utf8(document.origin)), to_utf8(document.licence)
+        subject = Subject(mend(document.text), to_utf8(document.language))
+        if subject.text.strip("\n") != document.text.strip("\n"):  # each text ends with one line end
+            account.note_change("mend", origin, document.text, subject.text)
         for name, step in steps:
             before = subject.text
             reason = step(subject)
@@ -90,7 +91,7 @@ def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Itera
                 account.note_change(name, origin, before, subject.text)
         else:
             account.keep(subject.text, subject.language, origin)
-            account.licences[document.licence] += 1
+            account.licences[licence] += 1
             for note in subject.notes:
                 account.note(note, origin, subject.text)
-            yield Document(subject.text, origin, document.licence, subject.language, identify(subject.text))
+            yield Document(subject.text, origin, licence, subject.language, identify(subject.text))

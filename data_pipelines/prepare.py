@@ -34,6 +34,7 @@ from data_pipelines.report import write_report
 from data_pipelines.sources import code, documents, web, wikipedia
 from data_pipelines.sources.packages import fetch_package, is_package_path
 from data_pipelines.sources.unit import Unit
+from data_pipelines.splits import check_splits
 from data_pipelines.stages import Stages
 from data_pipelines.train_tokenizer import train_tokenizer
 from data_pipelines.worker_process import end_with_parent, worker_pool
@@ -171,6 +172,7 @@ class _Preparation:
         folder = self._folder / "tokenizer"
         if self._is_current("tokenizer", self._tokenizer_print, lambda: Tokenizer.load(folder)):
             return
+        check_splits(map(self._document_path, self._corpus.sources), self._corpus.validation_fraction)
         self._stages.start("tokenizer")
         texts = {name: self._reader(name) for name in self._corpus.sources}
         with show_stage(self._console, "train tokenizer", config.vocab_size, "pieces") as advance:
@@ -216,7 +218,7 @@ class _Preparation:
     def _list_jobs(self, units: dict[str, list[Unit]]) -> list[_Job]:
         """What has to be extracted, the largest units first."""
         jobs = [
-            (_input_bytes(unit), self._job(name, unit))
+            (unit.count_bytes(), self._job(name, unit))
             for name, own in units.items()
             if not self._has_documents(name)
             for unit in own
@@ -269,7 +271,7 @@ class _Preparation:
             write_documents(self._document_path(name), unique)
             advance(extracted.documents)
         if not kept.documents:
-            dropped = dict(extracted.dropped + kept.dropped)
+            dropped = dict(extracted.dropped + kept.dropped) or "nothing, for nothing was there to read"
             raise DataError(
                 f"corpus.sources.{name}: not one document is left; dropped: {dropped}. Look at its steps and at "
                 "the paths."
@@ -279,15 +281,17 @@ class _Preparation:
         name_survivors(kept, origins)
         kept.dropped += extracted.dropped
         kept.changed += extracted.changed
+        kept.noted += extracted.noted
         kept.samples |= extracted.samples
         kept.seconds = extracted.seconds
-        result = kept.to_json() | {"units": len(units), "input_bytes": sum(map(_input_bytes, units))}
+        result = kept.to_json() | {"units": len(units), "input_bytes": sum(unit.count_bytes() for unit in units)}
         result["licences"] = sorted(extracted.licences)
         result["clusters"] = describe_clusters(verdict, origins)
         self._stages.finish(f"documents/{name}", self._documents_print[name], result)
 
     def _write_source(self, name: str, folder: Path, tokenizer: Tokenizer, own_print: str) -> None:
         told = self._stages.result(f"documents/{name}")
+        check_splits([self._document_path(name)], self._corpus.validation_fraction)
         self._stages.start(f"shards/{name}")
         reordered = self._fill_in_the_middle(name)
         provenance = {
@@ -375,10 +379,6 @@ class _Preparation:
             for path in (self._folder / "signatures" / name).glob("*.npy"):
                 if path.name.partition(".")[0] not in prints:
                     path.unlink()
-
-
-def _input_bytes(unit: Unit) -> int:
-    return sum(size for _, size, _ in unit.describe_inputs())
 
 
 def _subfolders(folder: Path) -> list[str]:

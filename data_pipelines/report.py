@@ -69,10 +69,11 @@ def _render(name: str, sources: Mapping[str, Mapping[str, Any]]) -> str:
         for source, row in sources.items()
     ]
     for source, row in sources.items():
-        lines += ["", f"## {source}: dropped", ""]
-        if not row["dropped"]:
-            lines.append("Nothing.")
-        for reason, count in sorted(row["dropped"].items(), key=lambda item: -item[1]):
-            lines.append(f"* {reason}: {count:,}")
-            lines += [f"  * `{sample}`" for sample in row["samples"].get(reason, [])]
+        for told in ("dropped", "changed", "noted"):
+            lines += ["", f"## {source}: {told}", ""]
+            if not row.get(told):
+                lines.append("Nothing.")
+            for reason, count in sorted(row.get(told, {}).items(), key=lambda item: -item[1]):
+                lines.append(f"* {reason}: {count:,}")
+                lines += [f"  * `{sample}`" for sample in row["samples"].get(reason, [])]
     return "\n".join(lines) + "\n"

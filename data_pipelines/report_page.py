@@ -134,6 +134,7 @@ def _render_source(
         _render_reasons("Why documents went", row["dropped"], row["samples"]),
         _render_clusters(row.get("clusters", {})),
         _render_reasons("What steps changed", row["changed"], row["samples"]),
+        _render_reasons("What steps noted and left", row.get("noted", {}), row["samples"]),
         _render_pieces(numbers),
         "<h3>Documents</h3>",
     ]

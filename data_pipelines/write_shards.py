@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.document import Document
-from data_pipelines.encode import SPLITS, Encoded, Encoder
+from data_pipelines.encode import Encoded, Encoder
+from data_pipelines.splits import SPLITS
 from data_pipelines.worker_process import end_with_parent, worker_pool
 from llmtrain.config.corpus import Accelerator, FillInTheMiddle
 from llmtrain.errors import DataError

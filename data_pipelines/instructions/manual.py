@@ -111,7 +111,7 @@ def _infinitive(verb: str) -> str:
 
 def _page(document: Document) -> str:
     """The module that a page of pydoc is about; "" for other pages."""
-    parts = urlsplit(document.origin)
-    name = parts.path.rsplit("/", 1)[-1]
-    is_module = parts.hostname == "pydoc.localhost" and name.endswith(".html")
-    return name.removesuffix(".html") if is_module else ""
+    if not document.origin.startswith("http://pydoc.localhost/"):
+        return ""  # other addresses may be none that can be parsed
+    name = urlsplit(document.origin).path.rsplit("/", 1)[-1]
+    return name.removesuffix(".html") if name.endswith(".html") else ""

@@ -11,10 +11,10 @@ counted and left out.
 import fnmatch
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.sources.code_archive import is_archive, is_tar, read_members
 from data_pipelines.sources.code_faults import (
@@ -45,6 +45,7 @@ from data_pipelines.sources.unit import (
     keep_remote,
     list_files,
     read_file,
+    refuse_none,
 )
 from llmtrain.config.corpus import CodeSource
 from llmtrain.errors import ConfigError
@@ -56,7 +57,7 @@ def list_units(name: str, source: CodeSource) -> list[Unit]:
     """Units of neighbouring files, each of one tree. A symbolic link to a file that is there too adds nothing.
 
     Raises:
-        ConfigError: a language or a licence is not known.
+        ConfigError: an extension is a glob, or a language or a licence is not known.
         DataError: a path matches nothing, or a storage does not answer.
     """
     _check_names(name, source)
@@ -84,10 +85,12 @@ def list_units(name: str, source: CodeSource) -> list[Unit]:
                 units += _list_packed(file, source.licence, rules)
             else:
                 units += _list_tree(place.resolve(), endings, source.licence, rules, is_stdlib=path == "stdlib:")
-    return units
+    wanted = f"languages {', '.join(rules.languages)}" if rules.languages else f"endings {', '.join(rules.extensions)}"
+    excluded = f", but for {', '.join(rules.exclude)}" if rules.exclude else ""
+    return refuse_none(name, units, f"those below a folder have the {wanted}{excluded}")
 
 
-def read_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def read_files(unit: Unit, account: Account) -> Iterator[Document]:
     """A document per file.
 
     Raises:
@@ -95,17 +98,17 @@ def read_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     """
     for name in unit.files:
         path = _relate(name, unit.root)
+        origin = name if is_address(name) else f"{Path(unit.root).name}/{path}"
         reason = find_fault_of_path(path, unit.rules)
         if reason is not None:
-            dropped[reason] += 1
+            account.drop(reason, origin)
             continue
-        content = read_file(name, dropped)
+        content = read_file(name, account)
         if content is not None:
-            origin = name if is_address(name) else f"{Path(unit.root).name}/{path}"
-            yield from to_documents(path, content, origin, unit.licence, unit.rules, dropped)
+            yield from to_documents(path, content, origin, unit.licence, unit.rules, account)
 
 
-def read_archive(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def read_archive(unit: Unit, account: Account) -> Iterator[Document]:
     """A document per wanted member of a share of an archive.
 
     Raises:
@@ -113,6 +116,7 @@ def read_archive(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     """
     (name,) = unit.files
     size = unit.remote[0].size if unit.remote else Path(name).stat().st_size
+    label = strip_address(name).rpartition("/")[2]
     rules, folders = unit.rules, find_archive_licences(name, size)
     nearest = NearestLicence(lambda folder: folders.get(folder, ""), unit.licence)
 
@@ -121,12 +125,11 @@ def read_archive(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
             return False
         reason = find_fault_of_path(path, rules)
         if reason is not None:
-            dropped[reason] += 1
+            account.drop(reason, f"{label}/{path}")
         return reason is None
 
-    label = strip_address(name).rpartition("/")[2]
-    for path, content in read_members(name, size, is_wanted, dropped, unit.share):
-        yield from to_documents(path, content, f"{label}/{path}", nearest.find(path), rules, dropped)
+    for path, content in read_members(name, size, is_wanted, account, unit.share):
+        yield from to_documents(path, content, f"{label}/{path}", nearest.find(path), rules, account)
 
 
 def find_fault_of_path(path: str, rules: CodeRules) -> str | None:
@@ -137,7 +140,7 @@ def find_fault_of_path(path: str, rules: CodeRules) -> str | None:
 
 
 def to_documents(
-    path: str, content: bytes, origin: str, licence: str, rules: CodeRules, dropped: Counter[str], language: str = ""
+    path: str, content: bytes, origin: str, licence: str, rules: CodeRules, account: Account, language: str = ""
 ) -> Iterator[Document]:
     """The document of a file, if there is one; else the reason is counted.
 
@@ -147,26 +150,33 @@ def to_documents(
         origin: of the document.
         licence: of the folder it is in.
         rules: of its source.
-        dropped: counts the reasons.
+        account: counts the reasons.
         language: where something else than name and content tells it.
     """
     reason = find_fault(content)
     if reason is None:
         language = language or find_language(path, content)
         licence = find_header(content) or licence
+        if rules.languages and not language:
+            return  # its name has no ending, and it is no code
         if rules.languages and language not in rules.languages:
-            return  # not asked for, which only its content told
-        if is_data(path, language, rules.extensions) and language not in rules.languages:
+            reason = "other_language"  # which only its content told
+        elif is_data(path, language, rules.extensions) and language not in rules.languages:
             reason = "data"
         elif rules.licences and not is_allowed(licence, frozenset(rules.licences)):
             reason = "licence"
     if reason is not None:
-        dropped[reason] += 1
+        account.drop(reason, origin)
         return
     yield Document(content.decode("utf-8-sig"), origin, licence, language)
 
 
 def _check_names(name: str, source: CodeSource) -> None:
+    if globs := [ending for ending in source.extensions if set(ending) & set("*?[")]:
+        raise ConfigError(
+            f"corpus.sources.{name}.extensions: '{globs[0]}' is a glob. Write how names end: "
+            f"'{globs[0].rpartition('*')[2]}'."
+        )
     if unknown := sorted(set(source.languages) - LANGUAGES):
         raise ConfigError(
             f"corpus.sources.{name}.languages: {unknown} is not known. Allowed: {', '.join(sorted(LANGUAGES))}."
@@ -213,7 +223,7 @@ def _list_packed(file: StoredFile, licence: str, rules: CodeRules) -> list[Unit]
 def _is_packed(name: str, rules: CodeRules) -> bool:
     plain = strip_address(name)
     is_code = any(ending and plain.endswith(ending) for ending in rules.extensions) and not rules.languages
-    return not is_code and (is_archive(plain) or plain.endswith(RECORD_ENDINGS))
+    return not is_code and (is_archive(plain) or plain.lower().endswith(RECORD_ENDINGS))
 
 
 def is_wanted_path(path: str, rules: CodeRules) -> bool:

@@ -16,13 +16,13 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import BinaryIO, Self
 
 import zstandard
 
+from data_pipelines.account import Account
 from data_pipelines.sources.compressed import MAX_RECORD_BYTES, open_decompressed
 from data_pipelines.sources.storage import open_file
 from llmtrain.errors import DataError
@@ -61,7 +61,7 @@ Member = tuple[str, bytes]
 
 
 def read_members(
-    name: str, size: int, is_wanted: Callable[[str], bool], dropped: Counter[str], share: tuple[int, int] = (0, 1)
+    name: str, size: int, is_wanted: Callable[[str], bool], account: Account, share: tuple[int, int] = (0, 1)
 ) -> Iterator[Member]:
     """Wanted members of an archive in their order.
 
@@ -69,7 +69,7 @@ def read_members(
         name: path or address.
         size: bytes; 0 where it is not known.
         is_wanted: says by its name whether a member counts; others are skipped in silence.
-        dropped: counts wanted members that cannot be read, by reason.
+        account: counts wanted members that cannot be read, by reason.
         share: number of a share of the members, and how many shares there are; a tar archive has one.
 
     Raises:
@@ -77,7 +77,7 @@ def read_members(
     """
     read = _read_tar if is_tar(name) else _read_zip
     try:
-        yield from read(name, size, is_wanted, dropped, share)
+        yield from read(name, size, is_wanted, account, share)
     except _EndlessError as error:
         raise DataError(f"{name}: {error}. Leave it out of paths.") from error
     except _DAMAGE as error:
@@ -100,7 +100,7 @@ class _EndlessError(Exception):
 
 
 def _read_zip(
-    name: str, size: int, is_wanted: Callable[[str], bool], dropped: Counter[str], share: tuple[int, int]
+    name: str, size: int, is_wanted: Callable[[str], bool], account: Account, share: tuple[int, int]
 ) -> Iterator[Member]:
     with closing(_DirectoryGuard(open_file(name, is_seekable=True))) as file, zipfile.ZipFile(file) as archive:
         members = archive.infolist()
@@ -112,7 +112,7 @@ def _read_zip(
                 continue
             content = _read_zip_member(archive, member)
             if isinstance(content, str):
-                dropped[content] += 1
+                account.drop(content, f"{name}: {member.filename}")
             else:
                 yield member.filename, content
 
@@ -145,7 +145,7 @@ def _read_zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes
 
 
 def _read_tar(
-    name: str, size: int, is_wanted: Callable[[str], bool], dropped: Counter[str], _: tuple[int, int]
+    name: str, size: int, is_wanted: Callable[[str], bool], account: Account, _: tuple[int, int]
 ) -> Iterator[Member]:
     stream = _GrowthGuard(open_decompressed(name), size)
     with (
@@ -162,7 +162,7 @@ def _read_tar(
             reason = _find_tar_fault(member)
             file = archive.extractfile(member) if reason is None else None
             if reason is not None or file is None:
-                dropped[reason or "special_file"] += 1
+                account.drop(reason or "special_file", f"{name}: {member.name}")
                 continue
             yield member.name.removeprefix("./"), file.read()
 

@@ -5,12 +5,12 @@ GNU licence means "only" or "or later" is not in it.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
+from data_pipelines.account import Account
 from data_pipelines.sources.code_archive import read_members
 
 UNKNOWN = "unknown"
@@ -181,7 +181,7 @@ def find_archive_licences(name: str, size: int) -> dict[str, str]:
         DataError: as `read_members`.
     """
     found: dict[str, list[str]] = {}
-    for path, content in read_members(name, size, is_licence_file, Counter()):
+    for path, content in read_members(name, size, is_licence_file, Account()):
         folder, _, own = path.rpartition("/")
         found.setdefault(folder, []).append(_recognise(own, content))
     return {folder: join_licences(licences) for folder, licences in found.items()}

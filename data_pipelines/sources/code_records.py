@@ -6,15 +6,16 @@ licence    max_stars_repo_licenses, detected_licenses, licenses or license; seve
 origin     repository (max_stars_repo_name, repo_name, repo) and path
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.sources.code import find_fault_of_path, is_wanted_path, to_documents
 from data_pipelines.sources.code_language import find_language, name_language
 from data_pipelines.sources.compressed import MAX_RECORD_BYTES
-from data_pipelines.sources.documents import PARQUET, read_json, read_parquet
+from data_pipelines.sources.documents import read_json
+from data_pipelines.sources.parquet import PARQUET, read_parquet
 from data_pipelines.sources.storage import strip_address
 from data_pipelines.sources.unit import CodeRules, Unit
 from llmtrain.errors import DataError
@@ -28,19 +29,20 @@ _LICENCES = ("max_stars_repo_licenses", "detected_licenses", "licenses", "licens
 _FIELDS = (*_TEXTS, *_PATHS, *_LANGUAGES, *_ENDINGS, *_REPOSITORIES, *_LICENCES)
 
 
-def read_code_records(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def read_code_records(unit: Unit, account: Account) -> Iterator[Document]:
     """A document per record.
 
     Raises:
         DataError: the file is damaged, or its records hold no text under a known name.
     """
     (name,) = unit.files
-    is_parquet = strip_address(name).endswith(PARQUET)
+    is_parquet = strip_address(name).lower().endswith(PARQUET)
     records = read_parquet(name, _FIELDS, is_optional=True) if is_parquet else read_json(name)
     number = -1
     for number, record in enumerate(records):
+        label = f"{name.rpartition('/')[2]}#{number}"
         if record is None:
-            dropped["too_large"] += 1
+            account.drop("too_large", label)
             continue
         if number == 0 and not any(field in record for field in _TEXTS):
             raise DataError(
@@ -48,31 +50,31 @@ def read_code_records(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
                 f"{', '.join(sorted(record)) or 'none'}: rename the field of the text, or read it as `kind: documents` "
                 "with text_field."
             )
-        yield from _read_record(record, f"{name.rpartition('/')[2]}#{number}", unit, dropped)
+        yield from _read_record(record, label, unit, account)
     if number < 0:
-        raise DataError(f"{name}: holds no record. Fetch it again, or leave it out of paths.")
+        account.drop("empty_file", name)  # parts without a record are ordinary
 
 
-def _read_record(record: dict[str, Any], name: str, unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def _read_record(record: dict[str, Any], name: str, unit: Unit, account: Account) -> Iterator[Document]:
     text, path = record.get(next((field for field in _TEXTS if field in record), "")), _find(record, _PATHS)
     language = name_language(_find(record, _LANGUAGES)) if not path else ""
     ending = _find(record, _ENDINGS).lstrip(".")
     path = path.lstrip("/") or (f"{name}.{ending}" if ending else "")
     if not isinstance(text, str):
-        dropped["not_text"] += 1
+        account.drop("not_text", name)
     elif len(text) > MAX_RECORD_BYTES:
-        dropped["too_large"] += 1
+        account.drop("too_large", name)
     elif not _is_asked_for(path, language, text, unit.rules):
-        dropped["other_language"] += 1
+        account.drop("other_language", path or name)
     elif reason := find_fault_of_path(path, unit.rules):
-        dropped[reason] += 1
+        account.drop(reason, path)
     else:
         repository = _find(record, _REPOSITORIES)
         origin = f"{repository}/{path}" if repository and path else path or name
         licence = _find_licence(record) or unit.licence
         # A lone surrogate, which JSON can hold, is no text that UTF-8 could hold.
         content = text.encode("utf-8", "surrogatepass")
-        yield from to_documents(path or name, content, origin, licence, unit.rules, dropped, language)
+        yield from to_documents(path or name, content, origin, licence, unit.rules, account, language)
 
 
 def _is_asked_for(path: str, language: str, text: str, rules: CodeRules) -> bool:

@@ -1,4 +1,4 @@
-"""A file of many gzip members as one stream, which goes on at the next member after a damaged one.
+"""A file of many gzip members in sections, which goes on at the next one after a damaged one.
 
 WARC archives are compressed record by record, so a flipped bit can cost a single record. Python's gzip module ends at
 the first error.
@@ -14,15 +14,15 @@ _KEPT_BYTES = 8 << 20  # of a member, to look for the next one inside what was t
 
 
 class DamagedMemberError(Exception):
-    """A member is damaged; the stream stands at the beginning of the next readable one."""
+    """A member is damaged; the stream stands at the beginning of the next readable one, which begins a section."""
 
 
 class GzipMembers:
-    """What the members hold, one after the other.
+    """What the members hold, section by section: a member that begins with the opening, and those after it that do not.
 
     Args:
         file: compressed.
-        opening: how what a member holds begins: tells a member from bytes that only look like one.
+        opening: how what a section holds begins; tells a member from bytes that only look like one, too.
     """
 
     def __init__(self, file: BinaryIO, opening: bytes) -> None:
@@ -32,9 +32,28 @@ class GzipMembers:
         self._member = bytearray()
         self._output = b""
         self._position = 0
+        self._is_next_waiting = False
+        self._damage: DamagedMemberError | None = None
+
+    @property
+    def is_next_waiting(self) -> bool:
+        """Whether this section was read to its end, and another one is there."""
+        return self._is_next_waiting
+
+    def next_section(self) -> bool:
+        """Go on to the next section after this one was read to its end; whether there is one.
+
+        Raises:
+            DamagedMemberError: see there.
+        """
+        is_there, self._is_next_waiting = self._is_next_waiting, False
+        if self._damage is not None:
+            damage, self._damage = self._damage, None
+            raise damage
+        return is_there
 
     def read(self, size: int) -> bytes:
-        """So many bytes, fewer at the end.
+        """So many bytes, fewer at the end of the section.
 
         Raises:
             DamagedMemberError: see there.
@@ -42,7 +61,7 @@ class GzipMembers:
             zlib.error: it is damaged, and no later member can be read.
         """
         parts, missing = [], size
-        while missing and (self._position < len(self._output) or self._fill()):
+        while missing and self._has_output():
             part = self._output[self._position : self._position + missing]
             self._position += len(part)
             missing -= len(part)
@@ -52,7 +71,7 @@ class GzipMembers:
     def readline(self, limit: int) -> bytes:
         """A line with its end, or as much of it as the limit allows. Raises as `read` does."""
         parts, missing = [], limit
-        while missing and (self._position < len(self._output) or self._fill()):
+        while missing and self._has_output():
             end = self._output.find(b"\n", self._position, self._position + missing) + 1
             part = self._output[self._position : end or self._position + missing]
             self._position += len(part)
@@ -68,30 +87,49 @@ class GzipMembers:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
+    def _has_output(self) -> bool:
+        return not self._is_next_waiting and (self._position < len(self._output) or self._fill())
+
     def _fill(self) -> bool:
-        """Decompress some more; whether there was any."""
-        self._output, self._position = b"", 0
-        while not self._output:
-            is_over = False
+        """Decompress some more; whether there was any in this section."""
+        self._output, self._position, is_new = b"", 0, False
+        while not self._output or (is_new and len(self._output) < len(self._opening) and not self._decompressor.eof):
             if self._decompressor.eof:
                 # Zeros after the last member are padding, as of tape blocks.
                 rest = self._decompressor.unused_data.lstrip(b"\0") or self._read_padding()
                 if not rest:
                     return False
                 self._start_member(rest)
-            if not self._compressed:
-                self._compressed = self._file.read(_READ_BYTES)
-                is_over = not self._compressed
-                if is_over and not self._member:
-                    return False
-                self._note(self._compressed)
+                is_new = True
             try:
-                self._output = self._decompressor.decompress(self._compressed, _OUTPUT_BYTES)
-            except zlib.error as error:
-                self._find_next_member(error)
-            self._compressed = self._decompressor.unconsumed_tail
-            if is_over and not self._output and not self._decompressor.eof:
-                raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+                if not self._decompress():
+                    return False
+            except DamagedMemberError as damage:
+                if not is_new:
+                    raise
+                self._is_next_waiting, self._damage = True, damage
+                return False
+        self._is_next_waiting = is_new and self._output.startswith(self._opening)
+        return not self._is_next_waiting
+
+    def _decompress(self) -> bool:
+        """Add to the output what some more bytes of the member give; False when the file is empty."""
+        is_over = False
+        if not self._compressed:
+            self._compressed = self._file.read(_READ_BYTES)
+            is_over = not self._compressed
+            if is_over and not self._member:
+                return False
+            self._note(self._compressed)
+        output = b""
+        try:
+            output = self._decompressor.decompress(self._compressed, _OUTPUT_BYTES)
+        except zlib.error as error:
+            self._find_next_member(error)
+        self._output += output
+        self._compressed = self._decompressor.unconsumed_tail
+        if is_over and not output and not self._decompressor.eof:
+            raise EOFError("Compressed file ended before the end-of-stream marker was reached")
         return True
 
     def _start_member(self, compressed: bytes) -> None:

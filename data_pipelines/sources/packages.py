@@ -6,8 +6,8 @@
 A package is fetched once and kept below `downloads/packages`; it appears there when it is complete.
 """
 
-import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -41,13 +41,15 @@ def fetch_package(path: str, downloads: Path) -> Path:
     name, _, inner = rest.partition("/")
     folder = downloads / "packages" / f"{kind}-{name}"
     if not folder.is_dir():
-        staging = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(staging, ignore_errors=True)
+        staging = folder.with_name(f"{folder.name}.{secrets.token_hex(8)}.tmp")
         staging.mkdir(parents=True)
         try:
             (_fetch_deb if kind == "deb" else _fetch_wheel)(name, staging)
-            if not folder.is_dir():  # another task may have fetched it meanwhile
+            try:
                 staging.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another task has fetched it meanwhile
+                    raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return folder / inner

@@ -7,8 +7,10 @@ standard library, and the topics of the language reference. The child process se
 import logging
 import os
 import re
+import secrets
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from http.client import HTTPException
 from io import BytesIO
@@ -19,6 +21,8 @@ from urllib.request import ProxyHandler, build_opener
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from data_pipelines.account import Account
+from data_pipelines.sources.warc_records import read_records
 from llmtrain.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +50,8 @@ def crawl_pydoc_site(archive: Path) -> Path:
     """
     if archive.exists():
         return archive
-    temporary = archive.with_name(archive.name + ".tmp")
+    # Several tasks may crawl at once, on any machines.
+    temporary = archive.with_name(f"{archive.name}.{secrets.token_hex(8)}.tmp")
     server = _start_server()
     try:
         site = _read_address(server)
@@ -56,7 +61,8 @@ def crawl_pydoc_site(archive: Path) -> Path:
                 f"pydoc: its server at {site} gave {count} pages and then no more. Is the standard library complete? "
                 "Try `python -m pydoc -p 0` by hand."
             )
-        temporary.replace(archive)
+        _check_archive(temporary, count)
+        _publish(temporary, archive)
     except OSError as error:
         raise DataError(
             f"{archive}: could not be written: {error}. Free some space, then run `llmtrain data prepare` again."
@@ -83,6 +89,27 @@ def _write_archive(path: Path, site: str) -> int:
             if count % 100 == 0:
                 logger.info("crawling the site of pydoc: %d pages", count)
     return count
+
+
+def _check_archive(path: Path, count: int) -> None:
+    account = Account()
+    try:
+        readable = sum(1 for _ in read_records(str(path), account))
+    except (EOFError, ValueError, zlib.error) as error:
+        raise OSError(f"it cannot be read again: {error}") from error
+    if readable != count or account.dropped:
+        raise OSError(f"of {count} pages {readable} can be read again")
+
+
+def _publish(temporary: Path, archive: Path) -> None:
+    """Give it its name, unless another task was first: what was made of that one must stay true."""
+    try:
+        archive.hardlink_to(temporary)
+    except FileExistsError:
+        logger.info("%s: another task was first; its crawl is kept", archive)
+    except OSError:  # not every file system has links
+        if not archive.exists():
+            temporary.replace(archive)
 
 
 def _start_server() -> "subprocess.Popen[bytes]":

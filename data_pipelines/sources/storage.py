@@ -76,6 +76,11 @@ def strip_address(name: str) -> str:
     return name.partition("::")[0].partition("?")[0] if is_address(name) else name
 
 
+def ends_in(name: str, endings: tuple[str, ...]) -> bool:
+    """Whether a name ends so, in capitals or not (`CRAWL.WARC`)."""
+    return name.endswith(endings) or name.lower().endswith(endings)
+
+
 def open_file(name: str, *, is_seekable: bool = False) -> BinaryIO:
     """What a file holds, as a buffered stream of bounded memory.
 
@@ -100,7 +105,8 @@ def find_stored(name: str, address: str, endings: tuple[str, ...]) -> list[Store
         endings: of the files that count below a folder.
 
     Raises:
-        DataError: it holds credentials, its protocol is unknown or lacks a package, or access is refused.
+        DataError: it is no address or holds credentials, its protocol is unknown or lacks a package, or access is
+            refused.
     """
     _refuse_credentials(name, address)
     where = f"corpus.sources.{name}.paths: '{address}'"
@@ -182,7 +188,7 @@ def _match(storage: Any, path: str, address: str) -> Iterable[dict[str, Any]]:
 
 def _walk(storage: Any, folder: str, endings: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for _, _, files in storage.walk(folder, detail=True):
-        yield from (info for info in files.values() if info["name"].endswith(endings))
+        yield from (info for info in files.values() if ends_in(info["name"], endings))
 
 
 def _find_prefix(storage: Any, path: str, address: str) -> str:
@@ -195,7 +201,12 @@ def _find_prefix(storage: Any, path: str, address: str) -> str:
 
 def _refuse_credentials(name: str, address: str) -> None:
     for part in address.split("::"):
-        split = urlsplit(part)
+        try:
+            split = urlsplit(part)
+        except ValueError as error:
+            raise DataError(
+                f"corpus.sources.{name}.paths: '{redact(address)}': no address: its host cannot be read. Correct it."
+            ) from error
         has_password = split.password is not None
         if has_password or any(_CREDENTIAL_KEY.search(key) for key, _ in parse_qsl(split.query)):
             told = redact(address).partition("?")[0]

@@ -10,13 +10,21 @@ import glob
 import importlib.util
 import logging
 import sysconfig
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_pipelines.account import Account
 from data_pipelines.sources.compressed import MAX_RECORD_BYTES, read_whole
-from data_pipelines.sources.storage import StoredFile, find_stored, is_address, open_file, refuse_remote, to_path
+from data_pipelines.sources.storage import (
+    StoredFile,
+    ends_in,
+    find_stored,
+    is_address,
+    open_file,
+    refuse_remote,
+    to_path,
+)
 from llmtrain.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -66,6 +74,23 @@ class Unit:
             (name, size * (number + 1) // count - size * number // count, version) for name, size, version in described
         ]
 
+    def count_bytes(self) -> int:
+        """Bytes of its inputs."""
+        return sum(size for _, size, _ in self.describe_inputs())
+
+
+def refuse_none(name: str, units: list[Unit], wanted: str) -> list[Unit]:
+    """The units of a source, of which there must be one.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not units:
+        raise DataError(
+            f"corpus.sources.{name}.paths: they hold no file that counts: {wanted}. Correct paths, or what counts."
+        )
+    return units
+
 
 def find_files(
     name: str, paths: Sequence[str], endings: Sequence[str], *, is_optional: bool = False
@@ -111,16 +136,16 @@ def expand_path(path: str) -> list[Path]:
         name, _, inner = path.removeprefix("package:").partition("/")
         folder = _find_package(name)
         return [folder / inner] if folder and (folder / inner).exists() else []
-    if glob.has_magic(path):
-        return sorted(_match(path))
-    return [Path(path)] if Path(path).exists() else []
+    if Path(path).exists():  # a name may hold what elsewhere means a glob
+        return [Path(path)]
+    return sorted(_match(path)) if glob.has_magic(path) else []
 
 
 def expand_paths(name: str, paths: Iterable[str]) -> list[Path]:
     """All files and folders of a source; every entry must give at least one.
 
     Raises:
-        DataError: an entry matches nothing, or its package is not installed.
+        DataError: an entry matches nothing or no file, or its package is not installed.
     """
     found: list[Path] = []
     for path in paths:
@@ -133,6 +158,11 @@ def expand_paths(name: str, paths: Iterable[str]) -> list[Path]:
                     f"it: pip install {package} (the quickstart's are in pip install 'llmtrain[quickstart]')."
                 )
             raise DataError(_tell_no_match(name, path))
+        if matches == [Path(path)] and not (matches[0].is_file() or matches[0].is_dir()):
+            raise DataError(
+                f"corpus.sources.{name}.paths: '{path}' is neither a file nor a folder but a pipe, socket or device, "
+                "which could not be read twice. Write it to a file."
+            )
         found += matches
     return found
 
@@ -149,7 +179,7 @@ def list_files(paths: Iterable[Path], endings: Sequence[str]) -> list[Path]:
     return sorted(files)
 
 
-def read_file(name: Path | str, dropped: Counter[str]) -> bytes | None:
+def read_file(name: Path | str, account: Account) -> bytes | None:
     """What a file holds; None when it cannot be read, or is too large, which are counted.
 
     Raises:
@@ -165,10 +195,10 @@ def read_file(name: Path | str, dropped: Counter[str]) -> bytes | None:
     except OSError as error:
         refuse_remote(str(name), error)
         logger.warning("%s: left out: %s", name, error)
-        dropped["unreadable"] += 1
+        account.drop("unreadable", str(name))
         return None
     if content is None:
-        dropped["too_large"] += 1
+        account.drop("too_large", str(name))
     return content
 
 
@@ -247,7 +277,7 @@ def _list_folders(folder: Path, above: frozenset[tuple[int, int]] = frozenset())
 
 def _list_inside(folder: Path, endings: tuple[str, ...]) -> Iterator[Path]:
     for inner in _list_folders(folder):
-        yield from (path for path in inner.iterdir() if path.name.endswith(endings))
+        yield from (path for path in inner.iterdir() if ends_in(path.name, endings))
 
 
 def _holds(question: Callable[[], bool]) -> bool:

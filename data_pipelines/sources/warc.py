@@ -1,34 +1,25 @@
-"""WARC archives of pages and WET archives of their text, plain or gzip.
+"""WARC archives of pages and WET archives of their text.
 
-One bad record costs one record: the next one begins at the next line that opens a record, or, where compression is
-damaged, at the next member that does. An archive that is cut off, or in which nothing can be read after the damage, is
-refused. warcio parses headers and decodes what a server sent; its own iterator isn't used, since it ends in silence at
-both.
+`warc_records` reads records, warcio decodes what a server sent. HTML responses answered with 200 and conversions to
+plain text are pages; of records of other types, those that may hold some are counted.
 """
 
 import io
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, cast
 
 from warcio.recordloader import ArcWarcRecord
 from warcio.statusandheaders import StatusAndHeaders, StatusAndHeadersParser
 
+from data_pipelines.account import Account
 from data_pipelines.sources.compressed import MAX_RECORD_BYTES
-from data_pipelines.sources.gzip_members import DamagedMemberError, GzipMembers
 from data_pipelines.sources.language_codes import find_language_code
-from data_pipelines.sources.storage import open_file
+from data_pipelines.sources.warc_records import read_records
 
-_VERSION = b"WARC/"
-_MAX_HEAD_BYTES = 1 << 20
 _READ_BYTES = 1 << 20
-_MAX_LENGTH_DIGITS = 15
 _ENCODINGS = ("identity", "gzip", "deflate")
 _HEADERS = StatusAndHeadersParser([], verify=False)
-
-_Stream = BinaryIO | GzipMembers
 
 
 @dataclass(frozen=True)
@@ -43,12 +34,12 @@ class Page:
     """ISO 639-1 code, where the archive says it and there is one."""
 
 
-def read_pages(name: str, dropped: Counter[str]) -> Iterator[Page]:
+def read_pages(name: str, account: Account) -> Iterator[Page]:
     """Pages of an archive: its HTML responses, and its conversions to plain text.
 
     Args:
         name: path or address of the archive.
-        dropped: counts records that are damaged, too large, or no page answered with 200.
+        account: counts records that are damaged, too large, of a type that is not read, or no page answered with 200.
 
     Raises:
         EOFError: the archive is cut off.
@@ -56,92 +47,22 @@ def read_pages(name: str, dropped: Counter[str]) -> Iterator[Page]:
         OSError: it cannot be read.
         zlib.error: its compression is damaged, and nothing can be read after that.
     """
-    with _open(name) as stream:
-        for headers, block in _read_records(stream, dropped):
-            match headers.get_header("WARC-Type"):
-                case "response":
-                    page = _to_page(headers, block, name)
-                case "conversion":
-                    page = _to_text(headers, block, name)
-                case _:
-                    continue
-            if isinstance(page, str):
-                dropped[page] += 1
-            else:
-                yield page
-
-
-def _open(name: str) -> _Stream:
-    file = cast(io.BufferedReader, open_file(name))
-    return GzipMembers(file, _VERSION) if file.peek(2)[:2] == b"\x1f\x8b" else file
-
-
-def _read_records(stream: _Stream, dropped: Counter[str]) -> Iterator[tuple[StatusAndHeaders, bytes]]:
-    is_first, is_lost = True, False
-    while True:
-        try:
-            line = stream.readline(_READ_BYTES)
-            if not line:
-                break
-            if line.startswith(_VERSION):
-                is_first = is_lost = False
-                record = _read_record(stream, line)
-                if isinstance(record, str):
-                    dropped[record] += 1
-                    is_lost = record == "damaged_record"
-                else:
-                    yield record
-            elif is_first:
-                raise ValueError(f"begins with {line[:40]!r}, not with a WARC record")
-            elif line.strip() and not is_lost:
-                dropped["damaged_record"] += 1
-                is_lost = True
-        except DamagedMemberError:
-            dropped["damaged_record"] += not is_lost
-            is_first = is_lost = False
-    if is_first:
-        raise ValueError("it is empty")
-
-
-def _read_record(stream: _Stream, line: bytes) -> tuple[StatusAndHeaders, bytes] | str:
-    """The record that begins with this line; else why it is left out."""
-    head = _read_head(stream)
-    if head is None:
-        return "damaged_record"
-    headers = _HEADERS.parse(io.BytesIO(line + head))
-    length = headers.get_header("Content-Length") or ""
-    if not (length.isascii() and length.isdecimal()) or len(length) > _MAX_LENGTH_DIGITS:
-        return "damaged_record"
-    if int(length) > MAX_RECORD_BYTES:
-        _skip(stream, int(length))
-        return "too_large"
-    return headers, _read_exactly(stream, int(length))
-
-
-def _read_head(stream: _Stream) -> bytes | None:
-    """The lines up to an empty one; None when they don't end within reason."""
-    lines: list[bytes] = []
-    size = 0
-    while line := stream.readline(_READ_BYTES):
-        lines.append(line)
-        size += len(line)
-        if not line.strip():
-            return b"".join(lines)
-        if size > _MAX_HEAD_BYTES:
-            return None
-    raise EOFError("it ends inside the headers of a record")
-
-
-def _read_exactly(stream: _Stream, length: int) -> bytes:
-    block = stream.read(length)
-    if len(block) < length:
-        raise EOFError(f"it ends inside a record of {length:,} bytes")
-    return block
-
-
-def _skip(stream: _Stream, length: int) -> None:
-    while length:
-        length -= len(_read_exactly(stream, min(length, _READ_BYTES)))
+    for headers, block in read_records(name, account):
+        match str(headers.get_header("WARC-Type") or "").lower():
+            case "response":
+                page = _to_page(headers, block, name)
+            case "conversion":
+                page = _to_text(headers, block, name)
+            case "warcinfo" | "request" | "metadata":
+                continue  # about pages, and in every archive
+            case "resource" | "revisit" | "continuation" as kind:
+                page = f"{kind}_record"
+            case _:
+                page = "unknown_record"
+        if isinstance(page, str):
+            account.drop(page, _find_url(headers, name))
+        else:
+            yield page
 
 
 def _to_text(headers: StatusAndHeaders, block: bytes, name: str) -> Page | str:

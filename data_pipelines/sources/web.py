@@ -3,22 +3,31 @@
 A page that cannot be parsed, is no HTML or was not answered with 200 is counted and left out.
 """
 
+import re
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import zstandard
+
+from data_pipelines.account import Account
 from data_pipelines.document import Document
+from data_pipelines.sources.compressed import open_decompressed
 from data_pipelines.sources.html import extract_text
 from data_pipelines.sources.main_text import extract_main_text
 from data_pipelines.sources.pydoc_site import crawl_pydoc_site
-from data_pipelines.sources.storage import StoredFile, strip_address
-from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote, read_file
+from data_pipelines.sources.storage import StoredFile, ends_in, open_file, strip_address
+from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote, read_file, refuse_none
 from data_pipelines.sources.warc import Page, read_pages
 from llmtrain.config.corpus import WebSource
 from llmtrain.errors import DataError
 
 _HTML, _WARC = (".html", ".htm", ".xhtml"), (".warc", ".warc.gz", ".wet", ".wet.gz")
+_LOOKED_AT_BYTES = 4096
+_HTML_BEGINNING = re.compile(
+    rb"(?is)\A(?:\xef\xbb\xbf)?\s*(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*"
+    rb"<(?:!doctype html|html|head|title|meta|link|body|h1|p|div)\b"
+)
 # A parsed page takes some 20 bytes of memory for each of its own, and 350 for each tag.
 _MAX_PAGE_BYTES, _MAX_TAGS = 16_000_000, 1_000_000
 
@@ -41,24 +50,52 @@ def list_units(name: str, source: WebSource, downloads: Path) -> list[Unit]:
         crawl = crawl_pydoc_site(downloads / "pydoc.warc.gz").resolve()
         files.append(StoredFile(str(crawl), crawl.stat().st_size))
     files = list({file.name: file for file in files}.values())
-    archives = [file for file in files if strip_address(file.name).endswith(_WARC)]
-    pages = [file for file in files if not strip_address(file.name).endswith(_WARC)]
+    kinds = [_find_kind(name, file) for file in files]
+    archives = [file for file, kind in zip(files, kinds, strict=True) if kind == "warc"]
+    pages = [file for file, kind in zip(files, kinds, strict=True) if kind == "html"]
     units = [
         Unit("warc", "", (file.name,), source.licence, extraction=source.extraction, remote=keep_remote([file]))
         for file in archives
     ]
-    return units + group_files("html", "", pages, source.licence, extraction=source.extraction)
+    units += group_files("html", "", pages, source.licence, extraction=source.extraction)
+    return refuse_none(name, units, f"those below a folder end in {', '.join(endings)}")
 
 
-def read_html_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def _find_kind(name: str, file: StoredFile) -> str:
+    """`warc` or `html`: by its ending, else by how it begins.
+
+    Raises:
+        DataError: it is neither.
+    """
+    plain = strip_address(file.name)
+    if ends_in(plain, _HTML) or ends_in(plain, _WARC):
+        return "warc" if ends_in(plain, _WARC) else "html"
+    try:
+        with open_decompressed(file.name) as stream:
+            beginning = stream.read(_LOOKED_AT_BYTES)
+        with open_file(file.name) as raw:
+            is_plain = raw.read(len(beginning)) == beginning
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise DataError(f"corpus.sources.{name}.paths: {file.name}: cannot be read: {error}. Leave it out.") from error
+    if beginning.startswith(b"WARC/"):
+        return "warc"
+    if is_plain and _HTML_BEGINNING.match(beginning):
+        return "html"
+    raise DataError(
+        f"corpus.sources.{name}.paths: {file.name}: begins neither as HTML nor as a WARC archive, and does not end in "
+        f"{', '.join((*_HTML, *_WARC))}. Leave it out."
+    )
+
+
+def read_html_files(unit: Unit, account: Account) -> Iterator[Document]:
     """A document per HTML file."""
     for name in unit.files:
-        html = read_file(name, dropped)
+        html = read_file(name, account)
         if html is not None:
-            yield from _to_document(Page(name, html, None), unit, dropped)
+            yield from _to_document(Page(name, html, None), unit, account)
 
 
-def read_warc(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def read_warc(unit: Unit, account: Account) -> Iterator[Document]:
     """A document per HTML response or conversion to text of a WARC archive.
 
     Raises:
@@ -66,28 +103,28 @@ def read_warc(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     """
     for name in unit.files:
         try:
-            for page in read_pages(name, dropped):
-                yield from _to_document(page, unit, dropped)
+            for page in read_pages(name, account):
+                yield from _to_document(page, unit, account)
         except (EOFError, ValueError, OSError, zlib.error) as error:
             raise DataError(
                 f"{name}: damaged or cut off: {error}. Fetch it again, or leave it out of paths."
             ) from error
 
 
-def _to_document(page: Page, unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def _to_document(page: Page, unit: Unit, account: Account) -> Iterator[Document]:
     if b"\0" in page.content[:4096]:
-        dropped["binary"] += 1
+        account.drop("binary", page.url)
         return
     if page.is_html and (len(page.content) > _MAX_PAGE_BYTES or page.content.count(b"<") > _MAX_TAGS):
-        dropped["too_large"] += 1
+        account.drop("too_large", page.url)
         return
     extract = extract_main_text if unit.extraction == "main_text" else extract_text
     try:
         text = extract(page.content, page.charset) if page.is_html else page.content.decode("utf-8-sig", "replace")
     except ValueError:
-        dropped["not_parsable"] += 1
+        account.drop("not_parsable", page.url)
         return
     if not text:
-        dropped["no_text"] += 1
+        account.drop("no_text", page.url)
         return
     yield Document(text, page.url, unit.licence, page.language)

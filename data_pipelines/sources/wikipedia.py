@@ -6,16 +6,16 @@ and left out. The title is the first line, as a heading; of several revisions th
 
 import contextlib
 import re
-from collections import Counter
 from collections.abc import Iterator
 from xml.parsers import expat
 
 import mwxml
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.sources.compressed import open_decompressed
 from data_pipelines.sources.storage import strip_address
-from data_pipelines.sources.unit import Unit, find_files, keep_remote
+from data_pipelines.sources.unit import Unit, find_files, keep_remote, refuse_none
 from data_pipelines.sources.wikitext import HIDDEN_PREFIXES, render_wikitext
 from llmtrain.config.corpus import WikipediaSource
 from llmtrain.errors import DataError
@@ -39,10 +39,11 @@ def list_units(name: str, source: WikipediaSource) -> list[Unit]:
     """
     files = find_files(name, source.paths, _ENDINGS)
     rule = "" if source.disambiguation else "no disambiguation"
-    return [Unit("wikipedia", rule, (file.name,), source.licence, remote=keep_remote([file])) for file in files]
+    units = [Unit("wikipedia", rule, (file.name,), source.licence, remote=keep_remote([file])) for file in files]
+    return refuse_none(name, units, f"those below a folder end in {', '.join(_ENDINGS)}")
 
 
-def read_dump(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def read_dump(unit: Unit, account: Account) -> Iterator[Document]:
     """A document per article.
 
     Raises:
@@ -56,7 +57,7 @@ def read_dump(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
                 dump = mwxml.Dump.from_file(file)
                 hidden = _name_hidden(dump)
                 for page in dump.pages:
-                    text = _read_page(page, hidden, dropped, disambiguation=not unit.root)
+                    text = _read_page(page, f"{label}#{page.id}", hidden, account, disambiguation=not unit.root)
                     if text is not None:
                         yield Document(text, f"{label}#{page.id}", unit.licence, language)
         except Exception as error:  # mwxml also lets TypeError, AttributeError and AssertionError through
@@ -93,19 +94,21 @@ def _name_hidden(dump: mwxml.Dump) -> tuple[str, ...]:
     return (*HIDDEN_PREFIXES, *(f"{name.lower()}:" for name in names if name))
 
 
-def _read_page(page: mwxml.Page, hidden: tuple[str, ...], dropped: Counter[str], *, disambiguation: bool) -> str | None:
+def _read_page(
+    page: mwxml.Page, origin: str, hidden: tuple[str, ...], account: Account, *, disambiguation: bool
+) -> str | None:
     if page.namespace != _ARTICLES:
-        dropped["not_an_article"] += 1
+        account.drop("not_an_article", origin, page.title or "")
         return None
     if page.redirect is not None:
-        dropped["redirect"] += 1
+        account.drop("redirect", origin, page.title or "")
         return None
     wikitext = next((revision.text for revision in page), None) or ""
     if not disambiguation and _DISAMBIGUATION.search(wikitext):
-        dropped["disambiguation"] += 1
+        account.drop("disambiguation", origin, page.title or "")
         return None
     try:
         return f"# {page.title}\n\n{render_wikitext(wikitext, page.title, hidden)}"
     except ValueError:
-        dropped["not_parsable"] += 1
+        account.drop("not_parsable", origin, page.title or "")
         return None

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from llmtrain.config.cleaning import BoundsStep, StepConfig
 from llmtrain.config.deduplicate import DeduplicateConfig
-from llmtrain.config.section import Name, PositiveInt, Section
+from llmtrain.config.section import Name, NonEmptyString, PositiveInt, Section
 
 
 class WebSource(Section):
@@ -16,10 +16,10 @@ class WebSource(Section):
     """What `paths` hold."""
     steps: Name = "prose"
     """Which list of `corpus.steps` cleans its documents."""
-    paths: list[str] = Field(min_length=1)
+    paths: list[NonEmptyString] = Field(min_length=1)
     """Files, folders, globs or addresses (`*.html`, `*.warc.gz`, `s3://bucket/*.warc.wet.gz`). `pydoc:` crawls the
     documentation site that Python serves about itself, over loopback, into a WARC file."""
-    optional_paths: list[str] = []
+    optional_paths: list[NonEmptyString] = []
     """As `paths`, but nothing is wrong when one matches no file (packages a machine may lack)."""
     extraction: Literal["main_text", "all_text"] = "main_text"
     """`main_text` leaves out menus, sidebars, footers and advertisements; `all_text` keeps all but scripts, forms and
@@ -35,7 +35,7 @@ class WikipediaSource(Section):
     """What `paths` hold."""
     steps: Name = "prose"
     """Which list of `corpus.steps` cleans its documents."""
-    paths: list[str] = Field(min_length=1)
+    paths: list[NonEmptyString] = Field(min_length=1)
     """Files, folders, globs or addresses (`s3://bucket/enwiki.xml.bz2`). `package:NAME/FILE` is a file shipped inside
     an installed Python package."""
     disambiguation: bool = False
@@ -60,7 +60,7 @@ class CodeSource(Section):
     """What `paths` hold."""
     steps: Name = "code"
     """Which list of `corpus.steps` cleans its documents."""
-    paths: list[str] = Field(min_length=1)
+    paths: list[NonEmptyString] = Field(min_length=1)
     """Folders, files, globs or addresses; archives (zip, whl, jar, tar, also compressed) and records (`*.parquet`,
     `*.jsonl.zst`, ...) are named themselves. `stdlib:` is the standard library of the running Python."""
     extensions: list[str] = [".py"]
@@ -86,7 +86,7 @@ class DocumentsSource(Section):
     """What `paths` hold."""
     steps: Name = "prose"
     """Which list of `corpus.steps` cleans its documents."""
-    paths: list[str] = Field(min_length=1)
+    paths: list[NonEmptyString] = Field(min_length=1)
     """Files, folders, globs or addresses (`*.jsonl.zst`, `*.parquet`, `*.txt`, `https://...`), or `hub:NAME` of the
     Hugging Face hub. A text file (`*.txt`, `*.txt.gz`, `*.txt.zst`, `*.md`) is one document."""
     text_field: str = "text"

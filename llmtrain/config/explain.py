@@ -21,6 +21,7 @@ _WORDS = {
     "a valid array": "a list",
     "an object": "a mapping",
     "List should have": "it must have",
+    "String should have": "it must have",
     "Tuple should have": "it must have",
     "Dictionary should have": "it must have",
     " after validation": "",

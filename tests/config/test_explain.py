@@ -46,6 +46,10 @@ def explain(folder: Path, *overrides: str) -> str:
             "optimizer.betas=[0.9, 0.9, 0.9]",
             "'optimizer.betas' = [0.9, 0.9, 0.9]: it must have at most 2 items, not 3.",
         ),
+        (
+            "corpus.sources={web: {kind: web, paths: ['']}}",
+            "'corpus.sources.web.paths.0' = \"\": it must have at least 1 character.",
+        ),
         ("corpus.sources={}", "'corpus.sources' = {}: it must have at least 1 item, not 0."),
         ("checkpoint.resume=maybe", "'checkpoint.resume' = \"maybe\": it must be 'auto', 'never' or 'must'."),
         ("optimizer.name=adam", "'optimizer.name' = \"adam\": it must be 'adamw'."),

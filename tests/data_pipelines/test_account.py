@@ -26,6 +26,13 @@ def test_what_is_kept_is_counted_by_length_language_and_host() -> None:
     assert account.domains == {"example.org": 2}
 
 
+def test_an_address_that_cannot_be_parsed_has_no_host() -> None:
+    account = Account()
+    for origin in ("http://[bad/x", "http://\u2100.com/", "http://[::1/x", "://"):
+        account.keep("text", "", origin)
+    assert (account.documents, account.domains) == (4, {})
+
+
 def test_a_sample_of_a_change_shows_its_place() -> None:
     account = Account()
     account.note_change("mask", "page", "a" * 500 + "bob@example.org", "a" * 500 + "<email>")

@@ -38,9 +38,33 @@ def test_documents_are_mended_judged_and_accounted_for(tmp_path: Path) -> None:
     assert (account.documents, account.characters) == (1, len(document.text))
     assert account.dropped == {"too_short": 5, "binary": 1}
     assert account.samples == {
-        "too_short": [f"src/short{number}.py: 'x = {number}\\n'" for number in range(MAX_SAMPLES)]
+        "too_short": [f"src/short{number}.py: 'x = {number}\\n'" for number in range(MAX_SAMPLES)],
+        "binary": ["src/nul.py"],
+        "mend": ["src/good.py: \"print('a long line')  \\r\\n\" -> \"print('a long line')\\n\""],
     }
+    assert account.changed == {"mend": 1}
     assert account.seconds > 0
+
+
+def test_what_readers_leave_out_is_named(tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9.py"), "minified.py", "package_pb2.py"]
+    for name, content in zip(names, [b"a\0b", b"x" * 500, b"a = 1"], strict=True):
+        (tmp_path / name).write_bytes(content)
+    files = tuple(str(tmp_path / name) for name in names)
+    unit = Unit("code", str(tmp_path), files, "MIT")
+    part = tmp_path / "part.jsonl.zst"
+    account = extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE)
+    assert account.samples == {
+        "binary": [f"{tmp_path.name}/caf\\udce9.py"],
+        "minified": [f"{tmp_path.name}/minified.py"],
+        "generated": [f"{tmp_path.name}/package_pb2.py"],
+    }
+
+
+def test_a_text_that_lacks_its_last_line_end_only_is_not_mended(tmp_path: Path) -> None:
+    unit = write_unit(tmp_path / "src", one=b"print('a long line')", two=b"print('another line')\n\n")
+    account = extract_unit(unit, STEPS, tmp_path / "part.jsonl.zst", tmp_path / "columns", DEDUPLICATE)
+    assert (account.documents, account.changed) == (2, {})
 
 
 def test_a_finished_part_is_not_made_again(tmp_path: Path) -> None:
@@ -62,6 +86,17 @@ def test_a_part_without_its_account_or_an_account_without_its_part_is_made_again
     again = extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE)
     assert (again.documents, again.characters, again.dropped) == (first.documents, first.characters, first.dropped)
     assert (tmp_path / missing).exists()
+
+
+@pytest.mark.parametrize("records", ["documents", "code_records"])
+def test_a_licence_that_is_no_utf_8_is_written_readably(tmp_path: Path, records: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(r'{"text": "print(1) # long enough\n", "path": "a.py", "licenses": ["MIT \ud800"]}')
+    unit = Unit(records, "", (str(path),), "", "text", licence_field="licenses", rules=CodeRules((".py",)))
+    part = tmp_path / "part.jsonl.zst"
+    account = extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE)
+    assert [document.licence for document in read_documents(part)] == ["MIT \\ud800"]
+    assert account.licences == {"MIT \\ud800": 1}
 
 
 def test_a_file_name_that_is_no_utf_8_is_written_readably(tmp_path: Path) -> None:

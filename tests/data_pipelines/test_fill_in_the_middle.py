@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.document import Document, identify
-from data_pipelines.encode import is_validation
 from data_pipelines.fill_in_the_middle import MIDDLE, PREFIX, SUFFIX, Part, rearrange, restore
+from data_pipelines.splits import is_validation
 from data_pipelines.train_tokenizer import train_tokenizer
 from data_pipelines.write_shards import write_shards
 from llmtrain.config.corpus import FillInTheMiddle, TokenizerConfig

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from rich.console import Console
 from data_pipelines import prepare as prepare_module
 from data_pipelines.deduplication.decide import Verdict, decide
 from data_pipelines.document import identify, read_documents
-from data_pipelines.encode import is_validation
 from data_pipelines.prepare import extract_share, prepare
+from data_pipelines.splits import is_validation
 from data_pipelines.stages import Stages
 from data_pipelines.verify import verify_data
 from llmtrain.config.loader import load_config
@@ -384,6 +385,19 @@ def write_project(folder: Path, **sources: dict[str, Any]) -> Path:
     return folder
 
 
+def test_what_steps_changed_and_noted_is_in_the_report(tmp_path: Path) -> None:
+    texts = [f"{SPECIAL.format(number)} {STDLIB / 'email'} {number}".replace("\n", "  \r\n") for number in range(40)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (tmp_path / "evaluation.txt").write_text(SPECIAL.format(7))
+    project = write_project(tmp_path, own={"kind": "documents", "paths": [str(tmp_path / "a.jsonl")]})
+    step = f"corpus.steps.prose=[{{name: decontaminate, against: [{tmp_path}/evaluation.txt], action: report}}]"
+    run(project, tmp_path / "data", step, "corpus.validation_fraction=0.3")
+    row = json.loads((tmp_path / "data" / "report.json").read_text())["own"]
+    assert row["changed"] == {"mend": 40}
+    assert row["noted"]["decontaminate: contaminated"] > 0
+    assert "## own: noted\n\n* decontaminate: contaminated: " in (tmp_path / "data" / "report.md").read_text()
+
+
 def test_a_source_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
     for name, content in {"a.py": "x = 1\n", "b.py": "y = 2\n", "c.py": "a\0b"}.items():
         (tmp_path / name).write_text(content)
@@ -397,11 +411,42 @@ def test_a_source_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "tokenizer").exists()
 
 
-def test_a_folder_without_a_file_of_the_kind_is_a_source_without_documents(tmp_path: Path) -> None:
+def test_a_folder_without_a_file_of_the_kind_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     project = write_project(tmp_path, web={"kind": "web", "paths": [str(tmp_path / "empty")]})
-    with pytest.raises(DataError, match=r"corpus\.sources\.web: not one document is left; dropped: \{\}"):
+    with pytest.raises(DataError) as raised:
         run(project, tmp_path / "data")
+    assert str(raised.value) == (
+        "corpus.sources.web.paths: they hold no file that counts: those below a folder end in .html, .htm, .xhtml, "
+        ".warc, .warc.gz, .wet, .wet.gz. Correct paths, or what counts."
+    )
+    assert not (tmp_path / "data" / "work").exists()
+
+
+def test_an_archive_of_which_nothing_is_asked_for_says_so(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.go", "package a")
+    project = write_project(tmp_path, code={"kind": "code", "paths": [str(tmp_path / "a.zip")]})
+    with pytest.raises(DataError, match="not one document is left; dropped: nothing, for nothing was there to read"):
+        run(project, tmp_path / "data")
+
+
+def test_a_source_too_small_for_both_splits_is_refused_before_the_tokenizer_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text((json.dumps({"text": SPECIAL.format(1)}) + "\n") * 50)
+    project = write_project(tmp_path, own={"kind": "documents", "paths": [f"{tmp_path}/a.jsonl"]})
+    with pytest.raises(DataError, match=r"corpus\.validation_fraction = 0\.01: source 'own' has 1 different documents"):
+        run(project, tmp_path / "data")
+    assert not (tmp_path / "data" / "tokenizer").exists()
+
+
+def test_parts_without_a_record_are_ordinary_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": SPECIAL.format(n)}) + "\n" for n in range(40)))
+    (tmp_path / "b.jsonl").touch()
+    project = write_project(tmp_path, own={"kind": "documents", "paths": [f"{tmp_path}/*.jsonl"]})
+    run(project, tmp_path / "data", "corpus.validation_fraction=0.3", "corpus.tokenizer.vocab_size=340")
+    row = json.loads((tmp_path / "data" / "report.json").read_text())["own"]
+    assert (row["documents"], row["dropped"]) == (40, {"empty_file": 1})
+    assert row["samples"]["empty_file"] == [str(tmp_path / "b.jsonl")]
 
 
 def test_a_damaged_input_ends_the_preparation_and_parts_of_others_are_kept(project: Path, tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ RESULT: dict[str, Any] = {
     "validation_tokens": 1000,
     "seconds": 1.25,
     "dropped": {"too_short": 2, "binary": 7},
-    "samples": {"too_short": ["a.py: 'x = 1\\n'"]},
+    "changed": {"mend": 3},
+    "noted": {"decontaminate: contaminated": 1},
+    "samples": {"too_short": ["a.py: 'x = 1\\n'"], "mend": ["b.py: 'a ' -> 'a\\n'"]},
 }
 
 
@@ -31,7 +33,9 @@ def without_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_page_shows_a_row_for_each_source_and_why_documents_were_dropped(tmp_path: Path) -> None:
     folder = tmp_path / "small"
     folder.mkdir()
-    path = write_report(folder, {"code": RESULT, "web": RESULT | {"dropped": {}, "samples": {}}})
+    path = write_report(
+        folder, {"code": RESULT, "web": RESULT | {"dropped": {}, "changed": {}, "noted": {}, "samples": {}}}
+    )
     assert path == folder / "report.html"
     assert path.read_text() == "small: ['code', 'web']"
     lines = (folder / "report.md").read_text(encoding="utf-8").splitlines()
@@ -46,7 +50,24 @@ def test_the_page_shows_a_row_for_each_source_and_why_documents_were_dropped(tmp
         "* too_short: 2",
         "  * `a.py: 'x = 1\\n'`",
         "",
+        "## code: changed",
+        "",
+        "* mend: 3",
+        "  * `b.py: 'a ' -> 'a\\n'`",
+        "",
+        "## code: noted",
+        "",
+        "* decontaminate: contaminated: 1",
+        "",
         "## web: dropped",
+        "",
+        "Nothing.",
+        "",
+        "## web: changed",
+        "",
+        "Nothing.",
+        "",
+        "## web: noted",
         "",
         "Nothing.",
     ]

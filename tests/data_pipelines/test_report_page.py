@@ -24,6 +24,7 @@ ROW: dict[str, Any] = {
     "seconds": 1.5,
     "dropped": {"too_short": 6, "<binary>": 4},
     "changed": {"mask_personal_data": 3},
+    "noted": {"<contaminated>": 5},
     "samples": {"too_short": ["a.py: 'x = <1>'"], "mask_personal_data": ["b.py: 'bob@example.org' -> '<email>'"]},
     "lengths": {"9": 10, "11": 20},
     "languages": {"python": 30},
@@ -88,7 +89,16 @@ def test_the_page_tells_what_stages_told(page: str) -> None:
     assert "Data of small & odd" in text
     assert "30 documents stay, 10 went (25.0%)" in text
     assert "2.0 MB of input per second" in text
-    for told in ("too_short", "<binary>", "mask_personal_data", "a.py: 'x = <1>'", "python", "host20.org", "PSF-2.0"):
+    for told in (
+        "too_short",
+        "<binary>",
+        "mask_personal_data",
+        "a.py: 'x = <1>'",
+        "python",
+        "host20.org",
+        "PSF-2.0",
+        "<contaminated>",
+    ):
         assert told in text
     assert "host5.org" not in text
     assert "and 5 more" in text

@@ -5,8 +5,8 @@ import pytest
 from typer.testing import CliRunner
 
 from data_pipelines.document import Document, identify
-from data_pipelines.encode import is_validation
 from data_pipelines.show import show_document, show_sample, show_token
+from data_pipelines.splits import is_validation
 from data_pipelines.train_tokenizer import train_tokenizer
 from data_pipelines.write_shards import write_shards
 from llmtrain.__main__ import app

@@ -8,7 +8,7 @@ import pytest
 import sentencepiece
 
 from data_pipelines.document import Document, identify
-from data_pipelines.encode import is_validation
+from data_pipelines.splits import is_validation
 from data_pipelines.train_tokenizer import _SETTINGS, _make_sums_exact, train_tokenizer
 from data_pipelines.write_shards import write_shards
 from llmtrain.config.corpus import TokenizerConfig

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from data_pipelines.account import Account
 from data_pipelines.cleaning.mend import mend
 from data_pipelines.cleaning.steps import Step, build_steps, describe_step
 from data_pipelines.cleaning.subject import Subject
@@ -83,7 +84,7 @@ def good_texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]
     news = expand_path("package:gensim/test/test_data/lee_background.cor")[0].read_text(encoding="utf-8")
     topics = importlib.import_module("pydoc_data.topics").topics
     return {
-        "articles": [document.text for document in read_dump(unit, Counter())],
+        "articles": [document.text for document in read_dump(unit, Account())],
         "news": [line for line in news.splitlines() if len(line.split()) >= 50],
         "documentation": [text for text in topics.values() if len(text.split()) >= 150],
         "code": list(stdlib_texts()),

@@ -169,6 +169,11 @@ def test_manuals_tell_what_names_do() -> None:
     ]
 
 
+@pytest.mark.parametrize("origin", ["http://[bad/x.html", "http://\u2100.com/x.html"])
+def test_an_address_that_cannot_be_parsed_is_one_of_another_site(origin: str) -> None:
+    assert pairs("manual", PAGE, origin) == pairs("manual", PAGE, "http://a.org/x.html")
+
+
 @pytest.mark.parametrize("maker", ["definition", "section", "docstring", "explain", "manual"])
 def test_kinds_keep_to_their_own_documents(maker: str) -> None:
     texts = {"definition": ARTICLE, "section": ARTICLE, "docstring": CODE, "explain": CODE, "manual": PAGE}

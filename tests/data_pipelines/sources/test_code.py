@@ -1,9 +1,11 @@
 import sysconfig
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.sources.code import list_units, read_files
 from llmtrain.config.corpus import CodeSource
@@ -13,9 +15,9 @@ STDLIB = Path(sysconfig.get_paths()["stdlib"])
 
 
 def read(source: CodeSource) -> tuple[list[Document], Counter[str]]:
-    dropped = Counter[str]()
-    documents = [document for unit in list_units("code", source) for document in read_files(unit, dropped)]
-    return documents, dropped
+    account = Account()
+    documents = [document for unit in list_units("code", source) for document in read_files(unit, account)]
+    return documents, account.dropped
 
 
 def test_a_package_of_the_standard_library_is_read_file_by_file() -> None:
@@ -159,6 +161,28 @@ def test_data_is_kept_when_its_ending_is_asked_for(tmp_path: Path) -> None:
     assert dropped == {"data": 1}
 
 
+def test_extensions_that_are_globs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"extensions: '\*\.py' is a glob\. Write how names end: '\.py'\."):
+        read(CodeSource(kind="code", paths=[str(tmp_path)], extensions=[".pyi", "*.py"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "have the endings .py. Correct"),
+        (
+            {"languages": ["go", "python"], "exclude": ["*/a.py", "a.py"]},
+            "have the languages go, python, but for */a.py, a.py.",
+        ),
+    ],
+)
+def test_a_tree_without_a_file_that_counts_is_refused(settings: dict[str, Any], told: str, tmp_path: Path) -> None:
+    write_tree(tmp_path, {"a.py": "x = 1\n"} if settings else {"a.go": "package a\n"})
+    with pytest.raises(DataError) as raised:
+        read(CodeSource(kind="code", paths=[str(tmp_path)], **settings))
+    assert told in str(raised.value)
+
+
 def test_languages_are_chosen_by_name_shebang_and_content(tmp_path: Path) -> None:
     write_tree(
         tmp_path,
@@ -179,7 +203,7 @@ def test_languages_are_chosen_by_name_shebang_and_content(tmp_path: Path) -> Non
         "c.h": "cpp",
         "run": "python",
     }
-    assert not dropped
+    assert dropped == {"other_language": 1}  # d.h
 
 
 def test_only_licences_of_the_allow_list_are_kept_and_a_file_states_its_own(tmp_path: Path) -> None:

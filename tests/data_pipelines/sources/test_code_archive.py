@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.extract import READERS
 from data_pipelines.sources import code, code_archive
@@ -31,10 +32,10 @@ CODE = b"print('stays')\n"
 
 
 def read(path: Path | str, **settings: object) -> tuple[list[Document], Counter[str]]:
-    dropped = Counter[str]()
+    account = Account()
     source = CodeSource.model_validate({"kind": "code", "paths": [str(path)], **settings})
     units = code.list_units("code", source)
-    return [document for unit in units for document in READERS[unit.kind](unit, dropped)], dropped
+    return [document for unit in units for document in READERS[unit.kind](unit, account)], account.dropped
 
 
 def write_zip(path: Path, members: Iterable[tuple[zipfile.ZipInfo | str, bytes]], method: int = 8) -> Path:
@@ -317,5 +318,5 @@ def test_every_flipped_byte_of_an_archive_is_survived(tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
             found: list[tuple[str, bytes]] = []
             with contextlib.suppress(DataError):
-                found += read_members(str(tmp_path / name), len(content), lambda _: True, Counter())
+                found += read_members(str(tmp_path / name), len(content), lambda _: True, Account())
             assert len(found) <= 2

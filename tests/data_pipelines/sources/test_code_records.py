@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.extract import READERS
 from data_pipelines.sources.code import list_units
@@ -47,9 +48,9 @@ STACK = [
 
 
 def read(path: Path, **settings: Any) -> tuple[list[Document], Counter[str]]:
-    dropped = Counter[str]()
+    account = Account()
     units = list_units("code", CodeSource.model_validate({"kind": "code", "paths": [str(path)], **settings}))
-    return [document for unit in units for document in READERS[unit.kind](unit, dropped)], dropped
+    return [document for unit in units for document in READERS[unit.kind](unit, account)], account.dropped
 
 
 @pytest.mark.parametrize("name", ["stack.parquet", "stack.jsonl", "stack.jsonl.zst", "stack.json"])
@@ -114,7 +115,6 @@ def test_bad_records_are_counted(tmp_path: Path) -> None:
     ("name", "content", "told"),
     [
         ("a.jsonl", b'{"body": "x"}\n', "the first record has none of content, text, code. It has body: rename"),
-        ("a.jsonl", b"", "holds no record"),
         ("a.jsonl", b'{"content": "x"}\n{"conte', "line 2 is not a record in JSON"),
         ("a.parquet", b"PAR1 not", "cannot be read as parquet"),
     ],
@@ -124,6 +124,11 @@ def test_files_that_hold_no_records_of_code_are_refused(name: str, content: byte
     with pytest.raises(DataError, match=told):
         read(tmp_path / name)
     assert told
+
+
+def test_a_file_without_a_record_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    assert read(tmp_path / "a.jsonl") == ([], {"empty_file": 1})
 
 
 def test_a_file_whose_ending_is_asked_for_is_code_and_no_records(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import datasets
 import pytest
 import zstandard
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document, read_documents
 from data_pipelines.extract import READERS, extract_unit
-from data_pipelines.sources import compressed
+from data_pipelines.sources import compressed, parquet
 from data_pipelines.sources import documents as documents_module
 from data_pipelines.sources.documents import list_units, read_records, read_text_files
 from llmtrain.config.corpus import DocumentsSource
@@ -30,8 +31,10 @@ def read(path: Path, content: bytes | None = None, **changes: Any) -> tuple[list
     if content is not None:
         path.write_bytes(content)
     source = DocumentsSource(kind="documents", paths=[str(path)], licence="CC0-1.0", **changes)
-    dropped = Counter[str]()
-    return [document for unit in list_units("own", source) for document in READERS[unit.kind](unit, dropped)], dropped
+    account = Account()
+    return [
+        document for unit in list_units("own", source) for document in READERS[unit.kind](unit, account)
+    ], account.dropped
 
 
 def write_parquet(path: Path, **columns: list[Any]) -> bytes:
@@ -49,6 +52,7 @@ def write_parquet(path: Path, **columns: list[Any]) -> bytes:
         ("many.jsonl.zst", zstandard.compress(JSONL[:30]) + zstandard.compress(JSONL[30:])),
         ("crlf.jsonl", JSONL.replace(b"\n", b"\r\n") + b"\r\n"),
         ("bom.jsonl", b"\xef\xbb\xbf" + JSONL),
+        ("CAPITALS.JSONL.GZ", gzip.compress(JSONL)),
         ("array.json", b"[" + b",".join(JSONL.splitlines()) + b"]"),
         ("lines.json.gz", gzip.compress(JSONL)),
     ],
@@ -78,7 +82,7 @@ def test_a_hub_dataset_is_one_unit_of_its_split() -> None:
 def test_a_hub_dataset_that_cannot_be_reached_is_refused_by_name() -> None:
     source = DocumentsSource(kind="documents", paths=["hub:no/such name"])
     with pytest.raises(DataError, match=r"hub:no/such name: cannot be read by datasets: .* Mend or leave out"):
-        list(read_records(list_units("own", source)[0], Counter()))
+        list(read_records(list_units("own", source)[0], Account()))
 
 
 def test_records_may_differ_in_all_but_the_text(tmp_path: Path) -> None:
@@ -118,8 +122,6 @@ def test_a_missing_text_field_names_those_there_are(tmp_path: Path, name: str) -
         ("deep.jsonl", b"[" * 100_000, "line 1 is not a record in JSON: maximum recursion depth"),
         ("latin.jsonl", JSONL + b'{"text": "\xe9t\xe9"}\n', "line 4 is not a record in JSON: 'utf-8' codec"),
         ("binary.jsonl", b"\x7fELF\0\xff" * 50, "line 1 is not a record in JSON"),
-        ("empty.jsonl", b"", "holds no record"),
-        ("empty.jsonl.gz", gzip.compress(b""), "holds no record"),
         (
             "cut.jsonl.gz",
             gzip.compress(JSONL * 500)[:-9],
@@ -130,7 +132,6 @@ def test_a_missing_text_field_names_those_there_are(tmp_path: Path, name: str) -
             zstandard.compress(JSONL * 5000)[:-9],
             r"damaged or cut off after line [\d,]+: it is cut off",
         ),
-        ("empty.jsonl.zst", b"", "holds no record"),
         ("bad.jsonl.gz", b"not gzip at all", "line 1 is not a record in JSON"),
         ("bad.jsonl.zst", b"not zstd at all", "line 1 is not a record in JSON"),
         ("bad.json", b"[{]", "its content is not a record in JSON: Expecting"),
@@ -142,6 +143,20 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, content: b
     with pytest.raises(DataError, match=told) as raised:
         read(tmp_path / name, content)
     assert str(raised.value).startswith(f"{tmp_path / name}: ")
+
+
+def test_a_file_without_a_record_is_counted(tmp_path: Path) -> None:
+    contents = {
+        "a.jsonl": b"",
+        "b.jsonl.gz": gzip.compress(b""),
+        "c.jsonl.zst": b"",
+        "d.jsonl": b"\n\n",
+        "e.json": b"[]",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    datasets.Dataset.from_dict({"text": ["x"]}).select([]).to_parquet(tmp_path / "f.parquet")
+    assert read(tmp_path) == ([], {"empty_file": 6})
 
 
 def test_a_parquet_file_cut_off_is_refused(tmp_path: Path) -> None:
@@ -222,14 +237,15 @@ def test_a_damaged_text_file_is_refused_and_one_that_is_gone_counted(tmp_path: P
         read(tmp_path)
     units = list_units("own", DocumentsSource(kind="documents", paths=[str(tmp_path)]))
     (tmp_path / "a.txt.gz").unlink()
-    dropped = Counter[str]()
-    assert list(read_text_files(units[0], dropped)) == []
-    assert dropped == {"unreadable": 1}
+    account = Account()
+    assert list(read_text_files(units[0], account)) == []
+    assert account.dropped == {"unreadable": 1}
 
 
 def test_records_and_texts_that_are_too_large_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compressed, "MAX_RECORD_BYTES", 100)
     monkeypatch.setattr(documents_module, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(parquet, "MAX_RECORD_BYTES", 100)
     long = json.dumps({"text": "x" * 200}).encode() + b"\n"
     for name, content in {
         "a.jsonl": long + JSONL + long,
@@ -244,16 +260,6 @@ def test_records_and_texts_that_are_too_large_are_counted(tmp_path: Path, monkey
     write_parquet(tmp_path / "a.parquet", text=["x" * 101, "y"])
     documents, dropped = read(tmp_path / "a.parquet")
     assert ([document.text for document in documents], dropped) == (["y"], {"too_large": 1})
-
-
-def test_an_array_too_large_for_memory_is_refused_with_a_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(documents_module, "_MAX_ARRAY_BYTES", 50)
-    with pytest.raises(
-        DataError, match=r"a\.json: one JSON array of more than 50 bytes .* as JSONL, one object a line"
-    ):
-        read(tmp_path / "a.json", json.dumps([{"text": "x" * 100}]).encode())
 
 
 def test_names_that_lead_elsewhere_write_nothing_outside_of_the_part(tmp_path: Path) -> None:

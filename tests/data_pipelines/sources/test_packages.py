@@ -44,6 +44,23 @@ def test_a_debian_package_is_fetched_once(deb: Path, tmp_path: Path, monkeypatch
     assert not list((tmp_path / "downloads/packages/deb-manual").glob("*.deb"))
 
 
+def test_a_package_that_another_task_fetched_meanwhile_is_kept(
+    deb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "downloads/packages/deb-manual"
+    put_on_path(tmp_path / "bin", monkeypatch, f"cp {deb} .")
+    rename = Path.rename
+
+    def rename_late(staging: Path, folder: Path) -> Path:
+        first.mkdir()
+        (first / "told").write_text("first\n")
+        return rename(staging, folder)
+
+    monkeypatch.setattr(Path, "rename", rename_late)
+    assert fetch_package("deb:manual/told", tmp_path / "downloads").read_text() == "first\n"
+    assert [path.name for path in first.parent.iterdir()] == ["deb-manual"]
+
+
 def test_a_wheel_is_fetched_and_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wheels").mkdir()
     with zipfile.ZipFile(tmp_path / "wheels" / "manual-1.0-py3-none-any.whl", "w") as wheel:

@@ -1,13 +1,16 @@
 import http.server
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from warcio.archiveiterator import ArchiveIterator
 
+from data_pipelines.account import Account
 from data_pipelines.sources import pydoc_site
 from data_pipelines.sources.pydoc_site import crawl_pydoc_site
+from data_pipelines.sources.warc_records import read_records
 from llmtrain.errors import DataError
 from tests.data_pipelines.conftest import NUM_CRAWLED
 
@@ -35,6 +38,56 @@ def test_a_crawl_is_done_once(archive: Path, monkeypatch: pytest.MonkeyPatch) ->
     before = archive.stat()
     assert crawl_pydoc_site(archive) == archive
     assert archive.stat() == before
+
+
+def test_of_crawls_at_once_the_first_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pydoc_site, "_MAX_PAGES", 12)
+    path = tmp_path / "pydoc.warc.gz"
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(crawl_pydoc_site, [path] * 3)) == [path] * 3
+    assert [found.name for found in tmp_path.iterdir()] == ["pydoc.warc.gz"]
+    account = Account()
+    assert len(list(read_records(str(path), account))) == 12
+    assert not account.dropped
+
+
+def test_a_second_crawl_does_not_take_the_place_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pydoc.warc.gz"
+    monkeypatch.setattr(pydoc_site, "_MAX_PAGES", 2)
+    check = pydoc_site._check_archive
+
+    def check_late(temporary: Path, count: int) -> None:
+        check(temporary, count)
+        path.write_bytes(b"the first one")
+
+    monkeypatch.setattr(pydoc_site, "_check_archive", check_late)
+    assert crawl_pydoc_site(path).read_bytes() == b"the first one"
+    path.unlink()
+
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    assert crawl_pydoc_site(path).read_bytes() == b"the first one"
+    monkeypatch.setattr(pydoc_site, "_check_archive", check)
+    path.unlink()
+    assert crawl_pydoc_site(path).stat().st_size > 1000
+    assert [found.name for found in tmp_path.iterdir()] == ["pydoc.warc.gz"]
+
+
+def test_an_archive_that_cannot_be_read_again_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = pydoc_site._write_archive
+
+    def write_half(path: Path, site: str) -> int:
+        count = write(path, site)
+        path.write_bytes(path.read_bytes()[:-100])
+        return count
+
+    monkeypatch.setattr(pydoc_site, "_MAX_PAGES", 2)
+    monkeypatch.setattr(pydoc_site, "_write_archive", write_half)
+    with pytest.raises(DataError, match=r"pydoc\.warc\.gz: could not be written: it cannot be read again: Compressed"):
+        crawl_pydoc_site(tmp_path / "pydoc.warc.gz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_modules_that_act_when_imported_and_other_sites_are_left_out() -> None:

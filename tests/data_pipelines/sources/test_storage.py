@@ -22,6 +22,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 from moto.server import ThreadedMotoServer
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document, read_documents
 from data_pipelines.extract import READERS, extract_unit
 from data_pipelines.sources import documents, storage, web
@@ -87,10 +88,10 @@ def memory() -> Iterator[MemoryFileSystem]:
 
 
 def read(units: list[Unit]) -> tuple[list[Document], Counter[str]]:
-    dropped = Counter[str]()
+    account = Account()
     # Units travel to workers.
     own: list[Unit] = pickle.loads(pickle.dumps(units))  # noqa: S301
-    return [document for unit in own for document in READERS[unit.kind](unit, dropped)], dropped
+    return [document for unit in own for document in READERS[unit.kind](unit, account)], account.dropped
 
 
 def test_addresses_are_told_from_paths() -> None:
@@ -143,7 +144,7 @@ def test_a_server_that_went_away_ends_the_preparation_by_name(
     monkeypatch.setattr(storage, "_WAIT_SECONDS", 0.0)
     gone = "http://127.0.0.1:9/a.html"
     with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/a\.html: cannot be read: .*finished parts are kept"):
-        read_file(gone, Counter())
+        read_file(gone, Account())
     with pytest.raises(DataError, match="cannot be listed: ClientConnectorError"):
         find_files("web", [gone], (".html",))
     with pytest.raises(DataError, match=r"paths: 'http://127\.0\.0\.1:9/a\.\*': cannot be listed: ClientConnector"):
@@ -211,6 +212,11 @@ def test_credentials_in_addresses_are_refused_and_not_repeated(address: str, tol
     assert told in str(raised.value)
     assert "addresses are written into manifests" in str(raised.value)
     assert "hunter2" not in str(raised.value)
+
+
+def test_an_address_that_cannot_be_parsed_is_refused() -> None:
+    with pytest.raises(DataError, match=r"paths: 'https://\*\*\*@\[bad/x': no address: its host cannot be read\."):
+        find_files("web", ["https://me:hunter2@[bad/x"], (".html",))
 
 
 def test_passwords_are_taken_out_of_what_storages_say() -> None:

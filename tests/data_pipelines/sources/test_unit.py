@@ -1,10 +1,11 @@
 import logging
-from collections import Counter
+import os
 from pathlib import Path
 
 import pytest
 
-from data_pipelines.sources.unit import Unit, expand_path, expand_paths, group_files, list_files, read_file
+from data_pipelines.account import Account
+from data_pipelines.sources.unit import Unit, expand_path, expand_paths, find_files, group_files, list_files, read_file
 from llmtrain.errors import DataError
 
 
@@ -28,6 +29,22 @@ def test_globs_match_like_a_shell_with_two_stars(tree: Path) -> None:
     assert names(expand_path(f"{tree}/**/b/**/*.md"), tree) == ["a/b/two.md"]
     assert names(expand_path(f"{tree}/a/**"), tree) == ["a", "a/b"]
     assert expand_path(f"{tree}/**/*.rst") == []
+
+
+def test_a_name_that_is_there_is_no_glob(tree: Path) -> None:
+    for name in ("b[1].txt", "b1.txt", "c?*.txt", "c12.txt"):
+        (tree / name).touch()
+    assert names(expand_path(f"{tree}/b[1].txt"), tree) == ["b[1].txt"]
+    assert names(expand_path(f"{tree}/b[12].txt"), tree) == ["b1.txt"]
+    assert names(expand_path(f"{tree}/c?*.txt"), tree) == ["c?*.txt"]
+
+
+def test_a_pipe_is_refused_by_name_and_left_out_below_a_folder(tree: Path) -> None:
+    os.mkfifo(tree / "pipe.txt")
+    with pytest.raises(DataError, match=r"corpus\.sources\.own\.paths: '.*pipe\.txt' is neither a file nor a folder"):
+        find_files("own", [str(tree / "pipe.txt")], (".txt",))
+    found = find_files("own", [str(tree)], (".txt",))
+    assert [Path(file.name).name for file in found] == ["three.txt", "two.txt", "one.txt"]
 
 
 def test_relative_globs_start_at_the_working_folder(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,11 +101,11 @@ def test_what_may_not_be_listed_is_left_out_with_a_warning(
 
 
 def test_an_unreadable_file_is_counted(tree: Path) -> None:
-    dropped = Counter[str]()
-    assert read_file(tree / "a" / "one.txt", dropped) == b"a/one.txt"
-    assert read_file(tree / "a", dropped) is None
-    assert read_file(tree / "gone.txt", dropped) is None
-    assert dropped == {"unreadable": 2}
+    account = Account()
+    assert read_file(tree / "a" / "one.txt", account) == b"a/one.txt"
+    assert read_file(tree / "a", account) is None
+    assert read_file(tree / "gone.txt", account) is None
+    assert account.dropped == {"unreadable": 2}
 
 
 def test_a_path_that_matches_nothing_is_refused_by_name(tree: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.extract import READERS
 from data_pipelines.sources import web
@@ -14,9 +15,9 @@ from tests.data_pipelines.conftest import NUM_CRAWLED
 
 
 def read(source: WebSource, downloads: Path) -> tuple[list[Document], Counter[str]]:
-    dropped = Counter[str]()
+    account = Account()
     units = list_units("web", source, downloads)
-    return [document for unit in units for document in READERS[unit.kind](unit, dropped)], dropped
+    return [document for unit in units for document in READERS[unit.kind](unit, account)], account.dropped
 
 
 def test_the_crawl_of_pydoc_gives_readable_documents(archive: Path) -> None:
@@ -61,13 +62,66 @@ def test_folders_files_and_globs_of_pages_are_read_and_bad_pages_counted(tmp_pat
     assert dropped == {"not_parsable": 1, "no_text": 1, "binary": 1}
 
 
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>In an archive</p>"
+ARCHIVE = (
+    b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://a.org/\r\nContent-Length: %d\r\n\r\n%s\r\n\r\n"
+    % (
+        len(RESPONSE),
+        RESPONSE,
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("CRAWL.WARC", ARCHIVE, "warc"),
+        ("crawl.Warc.GZ", gzip.compress(ARCHIVE), "warc"),
+        ("crawl.warc.gz.part1", gzip.compress(ARCHIVE), "warc"),
+        ("segment", ARCHIVE, "warc"),
+        ("PAGE.HTML", b"text alone", "html"),
+        ("about", b"\xef\xbb\xbf\n<!-- a -->\n<!DOCTYPE html><p>x", "html"),
+        ("index.php", b"<?xml version='1.0'?>\n<html lang='en'><p>x</p></html>", "html"),
+    ],
+)
+def test_what_a_file_is_tells_its_ending_or_else_how_it_begins(
+    name: str, content: bytes, kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    (unit,) = list_units("web", WebSource(kind="web", paths=[str(tmp_path / name)]), tmp_path)
+    assert unit.kind == kind
+    assert len(list(READERS[unit.kind](unit, Account()))) == 1
+
+
+@pytest.mark.parametrize("name", ["CRAWL.WARC", "PAGE.Html"])
+def test_endings_below_a_folder_count_in_capitals_too(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(ARCHIVE)
+    assert len(list_units("web", WebSource(kind="web", paths=[str(tmp_path)]), tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"name,text\na,<p>x</p>\n", "begins neither as HTML nor as a WARC archive, and does not end in .html, .htm"),
+        (gzip.compress(b"<html><p>x"), "begins neither as HTML nor as a WARC archive"),
+        (gzip.compress(ARCHIVE)[:20], "cannot be read: Compressed file ended"),
+        (b"", "begins neither as HTML"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_by_name(content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(DataError) as raised:
+        read(WebSource(kind="web", paths=[f"{tmp_path}/*"]), tmp_path)
+    assert str(raised.value).startswith(f"corpus.sources.web.paths: {tmp_path}/a.csv: {told}")
+
+
 def test_an_unreadable_page_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.html").write_bytes(b"<p>x</p>")
     units = list_units("web", WebSource(kind="web", paths=[str(tmp_path)]), tmp_path)
     (tmp_path / "a.html").unlink()
-    dropped = Counter[str]()
-    assert list(READERS["html"](units[0], dropped)) == []
-    assert dropped == {"unreadable": 1}
+    account = Account()
+    assert list(READERS["html"](units[0], account)) == []
+    assert account.dropped == {"unreadable": 1}
 
 
 def test_optional_paths_may_be_missing_and_others_may_not(tmp_path: Path) -> None:

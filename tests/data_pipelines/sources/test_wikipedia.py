@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.sources import storage
 from data_pipelines.sources.unit import Unit, expand_path
@@ -30,9 +31,9 @@ def page(title: str, text: str, namespace: str = "<ns>0</ns>", extra: str = "") 
 def read(path: Path, content: bytes | None = None) -> tuple[list[Document], Counter[str]]:
     if content is not None:
         path.write_bytes(content)
-    dropped = Counter[str]()
+    account = Account()
     units = list_units("wikipedia", WikipediaSource(kind="wikipedia", paths=[str(path)]))
-    return [document for unit in units for document in read_dump(unit, dropped)], dropped
+    return [document for unit in units for document in read_dump(unit, account)], account.dropped
 
 
 def test_a_real_dump_gives_its_articles(small_dump: Path) -> None:
@@ -88,7 +89,7 @@ def test_redirects_other_namespaces_and_unparsable_articles_are_counted(tmp_path
 
 
 def test_a_dump_without_pages_gives_nothing(tmp_path: Path) -> None:
-    assert read(tmp_path / "a.xml", (HEAD + TAIL).encode()) == ([], Counter())
+    assert read(tmp_path / "a.xml", (HEAD + TAIL).encode()) == ([], {})
 
 
 def message(path: Path, content: bytes) -> str:
@@ -165,7 +166,7 @@ def test_disambiguation_pages_are_counted_unless_they_are_asked_for(tmp_path: Pa
     assert [document.text for document in documents] == ["# About\n\nNo."]
     assert dropped == {"disambiguation": 1}
     source = WikipediaSource(kind="wikipedia", paths=[str(path)], disambiguation=True)
-    assert [len(list(read_dump(unit, Counter()))) for unit in list_units("wikipedia", source)] == [2]
+    assert [len(list(read_dump(unit, Account()))) for unit in list_units("wikipedia", source)] == [2]
 
 
 def test_files_and_categories_go_under_the_names_of_the_dump(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_a_dump_behind_an_address_is_read(tmp_path: Path) -> None:
     source = WikipediaSource(kind="wikipedia", paths=[f"zip://dumps/*.bz2::{tmp_path}/dumps.zip"])
     (unit,) = list_units("wikipedia", source)
     assert [size for _, size, _ in unit.describe_inputs()] == [(tmp_path / "enwiki.xml.bz2").stat().st_size]
-    documents = list(read_dump(unit, Counter()))
+    documents = list(read_dump(unit, Account()))
     assert [document.text for document in documents] == ["# One\n\nFirst.", "# Two\n\nSecond."]
     assert documents[0].origin == "enwiki.xml.bz2#7"
 
@@ -193,4 +194,4 @@ def test_a_storage_that_went_away_ends_the_dump_by_name(monkeypatch: pytest.Monk
     monkeypatch.setattr(storage, "_WAIT_SECONDS", 0.0)
     unit = Unit("wikipedia", "", ("http://127.0.0.1:9/enwiki.xml",), "CC0-1.0")
     with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/enwiki\.xml: "):
-        list(read_dump(unit, Counter()))
+        list(read_dump(unit, Account()))
