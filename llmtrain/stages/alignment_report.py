@@ -113,7 +113,7 @@ def _judge_ppo(summary: Mapping[str, Any]) -> Verdict:
     difference, wins = against[name]["difference"], against[name]["wins"]
     numbers = (
         f"{name} {summary['before'][name]['mean']:.3f} -> {after[name]['mean']:.3f}, difference "
-        f"{difference['mean']:+.3f} [{_bound(difference['low'], '+.3f')}, {_bound(difference['high'], '+.3f')}]; wins against sft "
+        f"{difference['mean']:+.3f} {_bounds(difference, '+.3f')}; wins against sft "
         f"{wins['win_rate']:.3f} [{wins['low']:.3f}, {wins['high']:.3f}]; KL {after['kl']:.2f} nats"
     )
     if summary.get("stopped_by"):
@@ -255,15 +255,16 @@ def _render_ancestry(summaries: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    return f"{row['mean']:.3f} [{_bound(row['low'], '.3f')}, {_bound(row['high'], '.3f')}]"
+    return f"{row['mean']:.3f} {_bounds(row, '.3f')}"
 
 
 def _is_above_zero(row: Mapping[str, float | None]) -> bool:
     return row["low"] is not None and row["low"] > 0
 
 
-def _bound(value: float | None, form: str) -> str:
-    return format(value, form) if value is not None else "?"
+def _bounds(row: Mapping[str, float | None], form: str) -> str:
+    low, high = ("?" if row[name] is None else format(row[name], form) for name in ("low", "high"))
+    return f"[{low}, {high}]"
 
 
 def _accuracy(row: Mapping[str, float]) -> str:
