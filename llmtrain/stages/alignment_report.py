@@ -114,7 +114,9 @@ def _judge_ppo(summary: Mapping[str, Any]) -> Verdict:
     numbers = (
         f"{name} {summary['before'][name]['mean']:.3f} -> {after[name]['mean']:.3f}, difference "
         f"{difference['mean']:+.3f} {_bounds(difference, '+.3f')}; wins against sft "
-        f"{wins['win_rate']:.3f} [{wins['low']:.3f}, {wins['high']:.3f}]; KL {after['kl']:.2f} nats"
+        f"{wins['win_rate']:.3f} [{wins['low']:.3f}, {wins['high']:.3f}]; KL {after['kl']:.2f} nats; tokens "
+        f"{summary['before']['response_tokens']:.1f} -> {after['response_tokens']:.1f}; distinct-2 "
+        f"{summary['before']['distinct_2']:.3f} -> {after['distinct_2']:.3f}"
     )
     if summary.get("stopped_by"):
         numbers += f"; stopped: {summary['stopped_by']}"
@@ -154,7 +156,7 @@ def draw_alignment(summary: Mapping[str, Any], output: Path) -> None:
         steps, [row["response_tokens"] for row in history], "o-", color=COLOURS[0], label="tokens of a response"
     )
     length.set(xlabel="rollout", ylabel="tokens", title="length")
-    length.set_ylim(bottom=0)
+    length.set_ylim(0, 1.1 * max(row["response_tokens"] for row in history))
     ended = length.twinx()
     ended.plot(steps, [row["ended_fraction"] for row in history], "s--", color=COLOURS[2], label="responses that end")
     ended.set_ylim(0, 1.05)
