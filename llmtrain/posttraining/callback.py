@@ -93,9 +93,9 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         return metrics
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write what was measured."""
+        """Write what was measured; nothing where no records are held out."""
         self._check_finite(step, metrics)
-        if self._context.writer is not None:
+        if metrics and self._context.writer is not None:
             self._context.writer.log_metrics(step, metrics)
             logger.info("%s", describe_line(step, None, metrics))
 

@@ -88,7 +88,7 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
         "sequences": {"trained": len(rows), "repeated_to_fill_the_last_batch": repeated},
         "held_out_examples": held_out.describe(),
         "max_length": max_length,
-        "held_out_loss": {"before": context.read_first("validation/loss"), "after": after["validation/loss"]},
+        "held_out_loss": {"before": context.read_first("validation/loss"), "after": after.get("validation/loss")},
         "held_out_loss_by_source": after,
     }
 

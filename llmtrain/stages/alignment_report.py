@@ -88,9 +88,10 @@ def _judge_pretraining(summary: Mapping[str, Any]) -> Verdict:
 def _judge_sft(summary: Mapping[str, Any]) -> Verdict:
     loss = summary["held_out_loss"]
     before, after = loss["before"], loss["after"]
-    is_good = after < before if before is not None else None
-    shown = f"{before:.3f}" if before is not None else "unknown"
-    return Verdict("sft", is_good, f"held-out loss {shown} -> {after:.3f} nats per token", "lower on held-out prompts")
+    is_good = after < before if before is not None and after is not None else None
+    shown = [f"{value:.3f}" if value is not None else "unknown" for value in (before, after)]
+    numbers = f"held-out loss {shown[0]} -> {shown[1]} nats per token"
+    return Verdict("sft", is_good, numbers, "lower on held-out prompts")
 
 
 def _judge_reward(summary: Mapping[str, Any]) -> Verdict:

@@ -126,6 +126,13 @@ def test_evaluating_writes_a_line_and_gives_the_numbers(
     assert caplog.messages == ["step 6  loss 3"]
 
 
+def test_where_nothing_is_held_out_nothing_is_written(
+    make: Callable[..., StageCallback], context: StageContext
+) -> None:
+    assert make(lambda step: {}).evaluate(6) == {}
+    assert read_lines(context.folder / "metrics.jsonl") == []
+
+
 def test_ranks_but_the_first_write_nothing(context: StageContext, make: Callable[..., StageCallback]) -> None:
     context.writer = None
     callback = make()

@@ -19,7 +19,7 @@ def make_pretraining(web: float = 2.0, code: float = 3.0) -> dict[str, Any]:
     return {"run": "r", "validation": {"loss": (web + code) / 2, "bigram": 3.0, "by_source": by_source}}
 
 
-def make_sft(before: float | None = 4.0, after: float = 3.0) -> dict[str, Any]:
+def make_sft(before: float | None = 4.0, after: float | None = 3.0) -> dict[str, Any]:
     parents = {"model": {"folder": "runs/r/export", "digest": "e" * 64, "stage": None}}
     return {
         "stage": "sft",
@@ -103,10 +103,11 @@ def test_pretraining_is_good_below_the_bigram_model_on_every_source() -> None:
         (4.0, 4.0, False, "held-out loss 4.000 -> 4.000 nats per token"),
         (3.0, 4.0, False, "held-out loss 3.000 -> 4.000 nats per token"),
         (None, 4.0, None, "held-out loss unknown -> 4.000 nats per token"),
+        (None, None, None, "held-out loss unknown -> unknown nats per token"),
     ],
 )
 def test_fine_tuning_is_good_when_held_out_loss_fell(
-    before: float | None, after: float, is_good: bool | None, numbers: str
+    before: float | None, after: float | None, is_good: bool | None, numbers: str
 ) -> None:
     verdict = judge(sft=make_sft(before, after))
     assert (verdict.stage, verdict.is_good, verdict.numbers) == ("sft", is_good, numbers)

@@ -14,7 +14,7 @@ import pytest
 
 from llmtrain.errors import MachineError
 from llmtrain.tracking import mirror
-from llmtrain.tracking.mirror import LOCK_NAME, LOG_NAME, start_mirror, sync_run
+from llmtrain.tracking.mirror import LOCK_NAME, LOG_NAME, start_mirror, sync_run, wait_for_mirror
 from llmtrain.tracking.run_folder import RunWriter, read_metrics
 from tests.tracking.conftest import Server, log_steps, make_run, read_mirrored
 
@@ -153,6 +153,26 @@ def test_two_processes_never_mirror_one_run(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(MachineError, match="another process is mirroring this run"):
             sync_run(folder)
+
+
+def test_a_folder_is_moved_only_when_no_process_mirrors_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import fcntl, sys, time; fcntl.flock(0, fcntl.LOCK_EX); print(flush=True); time.sleep(float(sys.argv[1]))"
+    for seconds in ("1", "60"):
+        with (tmp_path / LOCK_NAME).open("w") as lock:
+            holder = subprocess.Popen([sys.executable, "-c", code, seconds], stdin=lock, stdout=subprocess.PIPE)
+        try:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            if seconds == "1":
+                wait_for_mirror(tmp_path)
+                assert holder.wait(5) == 0
+            else:
+                monkeypatch.setattr(mirror, "_FINAL_SECONDS", 0.05)
+                with pytest.raises(MachineError, match="another process is mirroring this run"):
+                    wait_for_mirror(tmp_path)
+        finally:
+            holder.kill()
+            holder.communicate()
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
