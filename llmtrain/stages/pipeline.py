@@ -220,6 +220,7 @@ def _put_aside(config: Config, name: PosttrainingStage, is_new: bool) -> None:
 
     Raises:
         ConfigError: the stage cannot start, or another process is using its folder; nothing was moved.
+        MachineError: a mirror is still at work there, after a minute.
     """
     folder = config.run.folder / name
     before, inputs = read_stage(folder), find_inputs(config, name)
