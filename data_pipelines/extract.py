@@ -21,6 +21,7 @@ from data_pipelines.sources.packages import name_origin
 from data_pipelines.sources.unit import Unit
 from llmtrain.config.cleaning import StepConfig
 from llmtrain.config.deduplicate import DeduplicateConfig
+from llmtrain.errors import DataError
 from llmtrain.shards.manifest import write_atomically
 
 # Raised when the text that a reader or the cleaning makes of the same input changes.
@@ -46,7 +47,7 @@ def fingerprint(*parts: Any) -> str:
 def fingerprint_unit(unit: Unit, steps: Sequence[StepConfig], deduplicate: DeduplicateConfig) -> str:
     """Changes when the input, its configuration or the code that reads it change."""
     versions, repeats = (EXTRACT_VERSION, SIGNATURE_VERSION), deduplicate.model_dump()
-    return fingerprint(versions, asdict(unit), unit.describe_inputs(), list(map(describe_step, steps)), repeats)
+    return fingerprint(versions, asdict(unit), list(map(describe_step, steps)), repeats)
 
 
 def extract_unit(
@@ -62,13 +63,18 @@ def extract_unit(
         deduplicate: says what it needs.
 
     Raises:
-        DataError: an input is damaged, or the part could not be written.
+        DataError: an input is damaged, or changed since it was listed, or the part could not be written.
     """
     account_path = part.with_suffix(".json")
     if account_path.exists() and part.exists() and has_run(columns):
         return Account.from_json(json.loads(account_path.read_text(encoding="utf-8")))
     account, started = Account(), time.process_time()
-    write_documents(part, write_columns(_clean(unit, steps, account), columns, deduplicate))
+    try:
+        write_documents(part, write_columns(_clean(unit, steps, account), columns, deduplicate))
+    except DataError:
+        unit.refuse_changed()  # which explains it better
+        raise
+    unit.refuse_changed()
     account.seconds = time.process_time() - started
     write_atomically(account_path, json.dumps(account.to_json(), ensure_ascii=False).encode())
     return account

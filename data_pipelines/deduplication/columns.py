@@ -85,9 +85,16 @@ class Run:
 
 
 def read_runs(stem: Path) -> list[Run]:
-    """Runs of a unit, in order."""
+    """Runs of a unit, in order.
+
+    Raises:
+        DataError: there is none, or one is damaged.
+    """
     # No look at the whole folder, which holds the files of all units of a source.
-    return [Run(stem, number) for number in itertools.takewhile(partial(has_run, stem), itertools.count())]
+    runs = [Run(stem, number) for number in itertools.takewhile(partial(has_run, stem), itertools.count())]
+    if not runs:
+        raise DataError(f"{stem}.*: missing. Remove the folder around it and run `llmtrain data prepare` again.")
+    return runs
 
 
 def has_run(stem: Path, number: int = 0) -> bool:

@@ -42,8 +42,8 @@ from data_pipelines.sources.unit import (
     expand_paths,
     find_files,
     group_files,
-    keep_remote,
     list_files,
+    look_at,
     read_file,
 )
 from llmtrain.config.corpus import CodeSource
@@ -80,8 +80,7 @@ def list_units(name: str, source: CodeSource) -> list[Unit]:
             continue
         for place in expand_paths(name, [to_path(path)]):
             if place.is_file() and _is_packed(str(place), rules):
-                file = StoredFile(str(place.resolve()), place.stat().st_size)
-                units += _list_packed(file, source.licence, rules)
+                units += _list_packed(look_at(place.resolve()), source.licence, rules)
             else:
                 units += _list_tree(place.resolve(), endings, source.licence, rules, is_stdlib=path == "stdlib:")
     return units
@@ -112,7 +111,7 @@ def read_archive(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
         DataError: the archive is damaged, cut off, or would take memory or time without end.
     """
     (name,) = unit.files
-    size = unit.remote[0].size if unit.remote else Path(name).stat().st_size
+    size = unit.listed[0].size if unit.listed else Path(name).stat().st_size
     rules, folders = unit.rules, find_archive_licences(name, size)
     nearest = NearestLicence(lambda folder: folders.get(folder, ""), unit.licence)
 
@@ -203,9 +202,8 @@ def _list_packed(file: StoredFile, licence: str, rules: CodeRules) -> list[Unit]
     is_records = not is_archive(strip_address(file.name))
     kind = "code_records" if is_records else "code_archive"
     count = 1 if is_records or is_tar(file.name) else max(1, min(_MAX_SHARES, file.size // _SHARE_BYTES))
-    remote = keep_remote([file])
     return [
-        Unit(kind, "", (file.name,), licence, remote=remote, rules=rules, share=(number, count))
+        Unit(kind, "", (file.name,), licence, listed=(file,), rules=rules, share=(number, count))
         for number in range(count)
     ]
 

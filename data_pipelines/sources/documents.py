@@ -12,7 +12,7 @@ import zstandard
 from data_pipelines.document import Document
 from data_pipelines.sources.compressed import MAX_RECORD_BYTES, open_decompressed, read_lines, read_whole
 from data_pipelines.sources.storage import open_file, refuse_remote, strip_address
-from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote
+from data_pipelines.sources.unit import Unit, find_files, group_files
 from llmtrain.config.corpus import DocumentsSource
 from llmtrain.errors import DataError
 
@@ -40,7 +40,7 @@ def list_units(name: str, source: DocumentsSource) -> list[Unit]:
     records = [file for file in files if kinds[file.name].endswith(RECORD_ENDINGS)]
     texts = [file for file in files if kinds[file.name].endswith(_TEXT)]
     settings = (source.licence, source.text_field, source.split, source.origin_field or "", source.licence_field or "")
-    units = [Unit("documents", "", (file.name,), *settings, remote=keep_remote([file])) for file in records]
+    units = [Unit("documents", "", (file.name,), *settings, listed=(file,)) for file in records]
     units += [Unit("documents", "", (dataset,), *settings) for dataset in hub]
     return units + group_files("text", "", texts, source.licence)
 

@@ -3,7 +3,7 @@
 In: paths of a source's configuration. Out: units, in an order that depends on the paths alone.
 
     find_files(name, paths, endings)      all files of a source, local or not
-    Unit(..., (file.name,), ..., remote=keep_remote([file]))      and `open_file(name)` of `storage` in its reader
+    Unit(..., (file.name,), ..., listed=(file,))      and `open_file(name)` of `storage` in its reader
 """
 
 import glob
@@ -46,25 +46,41 @@ class Unit:
     origin_field: str = ""
     licence_field: str = ""
     extraction: str = ""
-    remote: tuple[StoredFile, ...] = ()
-    """Those of its files that are no local ones, as they were listed."""
+    listed: tuple[StoredFile, ...] = ()
+    """Its files as they were when they were listed, but for datasets of the hub."""
     rules: CodeRules = CodeRules()
     share: tuple[int, int] = (0, 1)
     """Number of the share that is read of its one file, and how many shares there are."""
 
-    def describe_inputs(self) -> list[tuple[str, int, int | str]]:
+    def describe_inputs(self) -> list[tuple[str, int, str]]:
         """Name, size and modification time or version of each file: what tells that nothing has changed.
 
         Sizes of the shares of a file add up to its size.
         """
-        local = [name for name in self.files if not name.startswith("hub:") and not is_address(name)]
-        stats = [(name, Path(name).stat()) for name in local]
-        described: list[tuple[str, int, int | str]] = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-        described += [(file.name, file.size, file.version) for file in self.remote]
         number, count = self.share
         return [
-            (name, size * (number + 1) // count - size * number // count, version) for name, size, version in described
+            (file.name, file.size * (number + 1) // count - file.size * number // count, file.version)
+            for file in self.listed
         ]
+
+    def refuse_changed(self) -> None:
+        """Look at local files again, after they were read: half of an old and half of a new file is no text.
+
+        Raises:
+            DataError: one is not as it was listed.
+        """
+        for file in self.listed:
+            if is_address(file.name):
+                continue
+            try:
+                is_same = look_at(Path(file.name)) == file
+            except OSError:
+                is_same = False
+            if not is_same:
+                raise DataError(
+                    f"{file.name}: changed while it was read. Let nothing write to it, then run `llmtrain data "
+                    "prepare` again: finished parts of other files are kept."
+                )
 
 
 def find_files(
@@ -84,7 +100,7 @@ def find_files(
     addresses = [path for path in paths if is_address(path)]
     local = [to_path(path) for path in paths if not is_address(path)]
     found = [match for path in local for match in expand_path(path)] if is_optional else expand_paths(name, local)
-    files = [StoredFile(str(file), file.stat().st_size) for file in list_files(found, endings)]
+    files = [look_at(file) for file in list_files(found, endings)]
     stored: dict[str, StoredFile] = {}
     for address in addresses:
         matches = find_stored(name, address, tuple(endings))
@@ -94,9 +110,10 @@ def find_files(
     return files + sorted(stored.values(), key=lambda file: file.name)
 
 
-def keep_remote(files: Iterable[StoredFile]) -> tuple[StoredFile, ...]:
-    """What a unit keeps of its files: those that cannot be looked at again without asking their storage."""
-    return tuple(file for file in files if is_address(file.name))
+def look_at(path: Path) -> StoredFile:
+    """A local file as it is now: its size, and its time of modification as its version."""
+    status = path.stat()
+    return StoredFile(str(path), status.st_size, str(status.st_mtime_ns))
 
 
 def expand_path(path: str) -> list[Path]:
@@ -190,11 +207,10 @@ def group_files(
     def close() -> None:
         if group:
             names = tuple(file.name for file in group)
-            remote = keep_remote(group)
-            units.append(Unit(kind, root, names, licence, extraction=extraction, remote=remote, rules=rules))
+            units.append(Unit(kind, root, names, licence, extraction=extraction, listed=tuple(group), rules=rules))
 
     for file in files:
-        stored = file if isinstance(file, StoredFile) else StoredFile(str(file), file.stat().st_size)
+        stored = file if isinstance(file, StoredFile) else look_at(file)
         if group and (size + stored.size > max_bytes or len(group) == max_files):
             close()
             group, size = [], 0

@@ -12,8 +12,8 @@ from data_pipelines.document import Document
 from data_pipelines.sources.html import extract_text
 from data_pipelines.sources.main_text import extract_main_text
 from data_pipelines.sources.pydoc_site import crawl_pydoc_site
-from data_pipelines.sources.storage import StoredFile, strip_address
-from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote, read_file
+from data_pipelines.sources.storage import strip_address
+from data_pipelines.sources.unit import Unit, find_files, group_files, look_at, read_file
 from data_pipelines.sources.warc import Page, read_pages
 from llmtrain.config.corpus import WebSource
 from llmtrain.errors import DataError
@@ -38,13 +38,12 @@ def list_units(name: str, source: WebSource, downloads: Path) -> list[Unit]:
     files = find_files(name, [path for path in source.paths if path != "pydoc:"], endings)
     files += find_files(name, source.optional_paths, endings, is_optional=True)
     if "pydoc:" in source.paths:
-        crawl = crawl_pydoc_site(downloads / "pydoc.warc.gz").resolve()
-        files.append(StoredFile(str(crawl), crawl.stat().st_size))
+        files.append(look_at(crawl_pydoc_site(downloads / "pydoc.warc.gz").resolve()))
     files = list({file.name: file for file in files}.values())
     archives = [file for file in files if strip_address(file.name).endswith(_WARC)]
     pages = [file for file in files if not strip_address(file.name).endswith(_WARC)]
     units = [
-        Unit("warc", "", (file.name,), source.licence, extraction=source.extraction, remote=keep_remote([file]))
+        Unit("warc", "", (file.name,), source.licence, extraction=source.extraction, listed=(file,))
         for file in archives
     ]
     return units + group_files("html", "", pages, source.licence, extraction=source.extraction)

@@ -15,7 +15,7 @@ import mwxml
 from data_pipelines.document import Document
 from data_pipelines.sources.compressed import open_decompressed
 from data_pipelines.sources.storage import strip_address
-from data_pipelines.sources.unit import Unit, find_files, keep_remote
+from data_pipelines.sources.unit import Unit, find_files
 from data_pipelines.sources.wikitext import HIDDEN_PREFIXES, render_wikitext
 from llmtrain.config.corpus import WikipediaSource
 from llmtrain.errors import DataError
@@ -39,7 +39,7 @@ def list_units(name: str, source: WikipediaSource) -> list[Unit]:
     """
     files = find_files(name, source.paths, _ENDINGS)
     rule = "" if source.disambiguation else "no disambiguation"
-    return [Unit("wikipedia", rule, (file.name,), source.licence, remote=keep_remote([file])) for file in files]
+    return [Unit("wikipedia", rule, (file.name,), source.licence, listed=(file,)) for file in files]
 
 
 def read_dump(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:

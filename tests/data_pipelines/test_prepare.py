@@ -413,6 +413,24 @@ def test_a_damaged_input_ends_the_preparation_and_parts_of_others_are_kept(proje
     assert not list(work.rglob("*.tmp"))
 
 
+def test_what_an_input_gains_after_it_was_read_waits_for_the_next_run(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps({"text": SPECIAL.format(number)}) + "\n" for number in range(12)))
+
+    def append_and_decide(*arguments: Any) -> dict[str, Verdict]:
+        with path.open("a") as file:
+            file.write(json.dumps({"text": SPECIAL.format(path.stat().st_size)}) + "\n")
+        return decide(*arguments)
+
+    own_project = write_project(tmp_path, own={"kind": "documents", "paths": [str(path)]})
+    monkeypatch.setattr(prepare_module, "decide", append_and_decide)
+    for count in (12, 13):  # what was there when the preparation began
+        run(own_project, tmp_path / "data", "corpus.validation_fraction=0.3", "corpus.tokenizer.vocab_size=320")
+        assert json.loads((tmp_path / "data" / "report.json").read_text())["own"]["documents"] == count
+
+
 def test_a_missing_input_is_refused_before_any_work(project: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"corpus\.sources\.own\.paths: '.*gone\.jsonl' matches no file"):
         run(project, tmp_path / "data", f"corpus.sources.own.paths=[{tmp_path}/gone.jsonl]")
