@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import zstandard
 
@@ -33,6 +34,12 @@ def identify(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[32:]
 
 
+def hash_file(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_documents(path: Path, documents: Iterable[Document]) -> int:
     """Write a file of documents; it appears when it is complete.
 
@@ -46,7 +53,7 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
     count = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as raw, zstandard.ZstdCompressor(_LEVEL).stream_writer(raw, closefd=False) as file:
+        with temporary.open("wb") as raw, _compress(raw) as file:
             for document in documents:
                 file.write(json.dumps(asdict(document), ensure_ascii=False).encode() + b"\n")
                 count += 1
@@ -59,6 +66,11 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return count
+
+
+def _compress(raw: BinaryIO) -> zstandard.ZstdCompressionWriter:
+    # Without a checksum most flipped bits would come out as other text.
+    return zstandard.ZstdCompressor(_LEVEL, write_checksum=True).stream_writer(raw, closefd=False)
 
 
 def read_documents(path: Path) -> Iterator[Document]:

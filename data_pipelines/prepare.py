@@ -15,7 +15,7 @@ not depend on the number of workers.
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,31 +24,23 @@ from rich.console import Console
 
 from data_pipelines.account import Account
 from data_pipelines.deduplication.apply import apply_verdict, describe_clusters, find_origins, name_survivors
-from data_pipelines.deduplication.columns import has_run, read_runs
+from data_pipelines.deduplication.columns import Run, has_run, read_runs
 from data_pipelines.deduplication.decide import Verdict, decide
 from data_pipelines.document import read_documents, write_documents
+from data_pipelines.documents_folder import DocumentsFolder
 from data_pipelines.extract import extract_unit, fingerprint, fingerprint_unit
 from data_pipelines.instructions.make import make_instructions
 from data_pipelines.progress import show_stage
-from data_pipelines.provenance import describe_inputs, describe_versions, hash_file
+from data_pipelines.provenance import describe_inputs, describe_versions
 from data_pipelines.report import write_report
-from data_pipelines.sources import code, documents, web, wikipedia
-from data_pipelines.sources.packages import fetch_package, is_package_path
+from data_pipelines.sources.listing import list_units
 from data_pipelines.sources.unit import Unit
 from data_pipelines.stages import Stages
 from data_pipelines.train_tokenizer import train_tokenizer
 from data_pipelines.worker_process import end_with_parent, worker_pool
 from data_pipelines.write_shards import write_shards
 from llmtrain.config.cleaning import StepConfig
-from llmtrain.config.corpus import (
-    CodeSource,
-    CorpusConfig,
-    DocumentsSource,
-    FillInTheMiddle,
-    SourceConfig,
-    WebSource,
-    WikipediaSource,
-)
+from llmtrain.config.corpus import CodeSource, CorpusConfig, DocumentsSource, FillInTheMiddle
 from llmtrain.config.data import DataConfig
 from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.config.instructions import MADE_NAME
@@ -130,21 +122,6 @@ def _hold(config: Config, console: Console | None, user: str, task: int | None =
         ) from error
 
 
-def list_units(name: str, source: SourceConfig, downloads: Path) -> list[Unit]:
-    """Units of any source; packages it names are fetched."""
-    paths = [str(fetch_package(path, downloads)) if is_package_path(path) else path for path in source.paths]
-    source = source.model_copy(update={"paths": paths})
-    match source:
-        case WebSource():
-            return web.list_units(name, source, downloads)
-        case WikipediaSource():
-            return wikipedia.list_units(name, source)
-        case CodeSource():
-            return code.list_units(name, source)
-        case _:
-            return documents.list_units(name, source)
-
-
 _Job = tuple[Unit, list[StepConfig], Path, Path, DeduplicateConfig]
 """A unit, its cleaning, the part to write, and the columns to write for deduplication."""
 
@@ -156,6 +133,7 @@ class _Preparation:
         self._corpus, self._folder, self._console = corpus, data.folder, console
         self._checks_bytes = data.verify == "full"
         self._stages = Stages(data.folder)
+        self._documents = DocumentsFolder(data.folder, self._stages, checks_bytes=self._checks_bytes)
         self._workers = corpus.workers or len(os.sched_getaffinity(0))
         self._documents_print: dict[str, str] = {}
         self._units: dict[str, list[Unit]] = {}
@@ -185,7 +163,7 @@ class _Preparation:
         if self._is_current("tokenizer", self._tokenizer_print, lambda: Tokenizer.load(folder)):
             return
         self._stages.start("tokenizer")
-        texts = {name: self._reader(name) for name in self._corpus.sources}
+        texts = {name: partial(self._documents.read_texts, name) for name in self._corpus.sources}
         with show_stage(self._console, "train tokenizer", config.vocab_size, "pieces") as advance:
             tokenizer = train_tokenizer(texts, config, folder)
             advance(tokenizer.vocab_size)
@@ -255,6 +233,8 @@ class _Preparation:
             name: [run for unit in self._units[name] for run in read_runs(self._columns_path(name, unit))]
             for name in names
         }
+        with ThreadPoolExecutor(self._workers) as pool:
+            list(pool.map(Run.verify, (run for own in runs.values() for run in own)))
         folder = self._folder / "work" / "repeats" / self._documents_print[names[-1]]
 
         def follow(done: Iterable[None], count: int) -> Iterator[None]:
@@ -279,7 +259,7 @@ class _Preparation:
             everything = (document for _, _, part, _, _ in jobs for document in read_documents(part))
             unique = apply_verdict(everything, verdict, self._corpus.deduplicate.paragraphs, kept)
             self._stages.start(f"documents/{name}")
-            write_documents(self._document_path(name), unique)
+            write_documents(self._documents.path(name), unique)
             advance(extracted.documents)
         if not kept.documents:
             dropped = dict(extracted.dropped + kept.dropped)
@@ -288,7 +268,7 @@ class _Preparation:
                 "the paths."
             )
         places = [*verdict.samples.values(), *(place for _, place in verdict.largest)]
-        origins = find_origins(places, {source: self._document_path(source) for source in self._units})
+        origins = find_origins(places, {source: self._documents.path(source) for source in self._units})
         name_survivors(kept, origins)
         kept.dropped += extracted.dropped
         kept.changed += extracted.changed
@@ -297,6 +277,7 @@ class _Preparation:
         result = kept.to_json() | {"units": len(units), "input_bytes": sum(map(_input_bytes, units))}
         result["licences"] = sorted(extracted.licences)
         result["clusters"] = describe_clusters(verdict, origins)
+        result |= self._documents.describe(name)
         self._stages.finish(f"documents/{name}", self._documents_print[name], result)
 
     def _write_source(self, name: str, folder: Path, tokenizer: Tokenizer, own_print: str) -> None:
@@ -308,7 +289,7 @@ class _Preparation:
             "inputs": describe_inputs(self._units[name]),
             "licences": told["licences"],
             "documents": told["documents"],
-            "documents_sha256": hash_file(self._document_path(name)),
+            "documents_sha256": told["documents_sha256"],
             "documents_fingerprint": self._documents_print[name],
             "versions": describe_versions(self._corpus.sources[name].kind),
             "fill_in_the_middle": reordered.model_dump() if reordered else None,
@@ -317,7 +298,7 @@ class _Preparation:
         }
         with show_stage(self._console, f"write shards of {name}", told["characters"], "characters") as advance:
             manifests = write_shards(
-                read_documents(self._document_path(name)),
+                self._documents.read(name),
                 folder,
                 tokenizer,
                 source=name,
@@ -351,15 +332,16 @@ class _Preparation:
                 shards.verify()
 
     def _has_documents(self, name: str) -> bool:
-        is_finished = self._stages.is_finished(f"documents/{name}", self._documents_print[name])
-        return (
-            is_finished
-            and self._document_path(name).exists()
-            and all(has_run(self._columns_path(name, unit)) for unit in self._units[name])
-        )
-
-    def _reader(self, name: str) -> Callable[[], Iterator[str]]:
-        return lambda: (document.text for document in read_documents(self._document_path(name)))
+        stage = f"documents/{name}"
+        if not self._stages.is_finished(stage, self._documents_print[name]):
+            return False
+        if not all(has_run(self._columns_path(name, unit)) for unit in self._units[name]):
+            return False
+        damage = self._documents.find_damage(name)
+        if damage is not None:
+            self._console.print(f"{stage:<22} done again: {damage}", markup=False)
+            self._stages.start(stage)
+        return damage is None
 
     def _steps(self, name: str) -> list[StepConfig]:
         return self._corpus.steps[self._corpus.sources[name].steps]
@@ -367,9 +349,6 @@ class _Preparation:
     def _fill_in_the_middle(self, name: str) -> FillInTheMiddle | None:
         source = self._corpus.sources[name]
         return source.fill_in_the_middle if isinstance(source, CodeSource | DocumentsSource) else None
-
-    def _document_path(self, name: str) -> Path:
-        return self._folder / "documents" / f"{name}.jsonl.zst"
 
     def _unit_print(self, name: str, unit: Unit) -> str:
         return fingerprint_unit(unit, self._steps(name), self._corpus.deduplicate)
@@ -385,7 +364,7 @@ class _Preparation:
         """Remove columns of units that are in no source any more."""
         for name in _subfolders(self._folder / "signatures"):
             prints = {self._unit_print(name, unit) for unit in self._units.get(name, [])}
-            for path in (self._folder / "signatures" / name).glob("*.npy"):
+            for path in (self._folder / "signatures" / name).iterdir():
                 if path.name.partition(".")[0] not in prints:
                     path.unlink()
 

@@ -205,7 +205,7 @@ def test_a_full_disk_at_any_stage_ends_with_a_message_and_a_rerun_continues(
 
     places = [
         ("pathlib.Path.replace", "data"),
-        ("data_pipelines.document.zstandard.ZstdCompressor", r"documents/web\.jsonl\.zst"),
+        ("data_pipelines.document._compress", r"documents/web\.jsonl\.zst"),
         ("data_pipelines.stages.write_atomically", "data"),
         ("data_pipelines.train_tokenizer.save_fast", "data"),
         ("llmtrain.shards.writer.ShardWriter._close_shard", "shards/web"),
@@ -361,11 +361,43 @@ def test_a_damaged_account_of_stages_is_refused_and_removing_it_mends_it(
     assert digest(own) == digest(prepared)
 
 
-def test_damaged_documents_are_refused_with_what_to_do(own: Path, project: Path) -> None:
+def flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8 % len(content)] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_documents_that_are_cut_off_are_made_again(own: Path, prepared: Path, project: Path) -> None:
     path = own / "documents" / "web.jsonl.zst"
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(DataError, match=r"web\.jsonl\.zst: damaged or missing: it is cut off\. Remove the folder"):
-        run(project, own, "corpus.tokenizer.vocab_size=410")
+    assert f"documents/web          done again: {path} has " in run(project, own)
+    assert digest(own) == digest(prepared)
+
+
+def test_damaged_documents_are_refused_with_a_remedy_that_works(own: Path, prepared: Path, project: Path) -> None:
+    path = own / "documents" / "web.jsonl.zst"
+    flip(path, 31)  # which a frame may set as it likes
+    for setting in ("corpus.tokenizer.vocab_size=410", "corpus.shard_tokens=20000"):
+        with pytest.raises(DataError, match=r"web\.jsonl\.zst: sha256 is .* damaged\. Remove the file and run"):
+            run(project, own, setting)
+    path.unlink()
+    run(project, own)
+    flip(path, 100_000)
+    assert "documents/web          done again: " in run(project, own, "data.verify=full")
+    assert digest(own) == digest(prepared)
+
+
+def test_damaged_signatures_are_refused_with_a_remedy_that_works(own: Path, prepared: Path, project: Path) -> None:
+    again = ["corpus.sources.own.licence=MIT", "corpus.tokenizer.vocab_size=405"]  # compares one source with the others
+    for path in sorted((own / "signatures" / "web").iterdir()):
+        whole = path.read_bytes()
+        flip(path, 8 * len(whole) // 2)
+        with pytest.raises(DataError, match=rf"{own}/signatures/web/.*damaged.* Remove the folder around it and run"):
+            run(project, own, *again)
+        path.write_bytes(whole)
+    shutil.rmtree(own / "signatures" / "web")
+    run(project, own)
+    assert digest(own) == digest(prepared)
 
 
 def test_without_a_corpus_there_is_nothing_to_prepare(tmp_path: Path) -> None:

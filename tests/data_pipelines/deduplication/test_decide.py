@@ -301,7 +301,7 @@ def test_memory_is_that_of_a_range_not_of_the_corpus(tmp_path: Path, monkeypatch
         np.save(folder / "unit.00000.ids.order.npy", np.random.default_rng(0).permutation(size).astype(np.uint32)[None])
         tracemalloc.start()
         verdict = decide(
-            {"one": read_runs(folder / "unit")}, DeduplicateConfig(), folder / "work", 1, range_entries=5000
+            {"one": [Run(folder / "unit", 0)]}, DeduplicateConfig(), folder / "work", 1, range_entries=5000
         )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
