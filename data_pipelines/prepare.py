@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -30,13 +31,13 @@ from data_pipelines.document import read_documents, write_documents
 from data_pipelines.documents_folder import DocumentsFolder
 from data_pipelines.extract import extract_unit, fingerprint, fingerprint_unit
 from data_pipelines.instructions.make import make_instructions
+from data_pipelines.make_tokenizer import make_tokenizer
 from data_pipelines.progress import show_stage
 from data_pipelines.provenance import describe_inputs, describe_versions
 from data_pipelines.report import write_report
 from data_pipelines.sources.listing import list_units
 from data_pipelines.sources.unit import Unit
 from data_pipelines.stages import Stages
-from data_pipelines.train_tokenizer import train_tokenizer
 from data_pipelines.worker_process import end_with_parent, worker_pool
 from data_pipelines.write_shards import write_shards
 from llmtrain.config.cleaning import StepConfig
@@ -137,7 +138,7 @@ class _Preparation:
         self._workers = corpus.workers or len(os.sched_getaffinity(0))
         self._documents_print: dict[str, str] = {}
         self._units: dict[str, list[Unit]] = {}
-        self._tokenizer_print = ""
+        self._tokenizer: Tokenizer
 
     def make_documents(self) -> None:
         """Extract and deduplicate every source."""
@@ -154,32 +155,24 @@ class _Preparation:
         self._extract(self._list_jobs(self._list_units())[task::tasks])
 
     def make_tokenizer(self) -> None:
-        """Train the tokenizer on the documents of all sources."""
-        config = self._corpus.tokenizer
-        self._tokenizer_print = fingerprint(
-            "tokenizer", config.model_dump(exclude={"accelerator"}), self._documents_print
+        """Keep, take or train the tokenizer."""
+        self._tokenizer = make_tokenizer(
+            self._folder / "tokenizer",
+            self._corpus.tokenizer,
+            list(self._corpus.sources),
+            self._documents,
+            self._stages,
+            self._console,
         )
-        folder = self._folder / "tokenizer"
-        if self._is_current("tokenizer", self._tokenizer_print, lambda: Tokenizer.load(folder)):
-            return
-        self._stages.start("tokenizer")
-        texts = {name: partial(self._documents.read_texts, name) for name in self._corpus.sources}
-        with show_stage(self._console, "train tokenizer", config.vocab_size, "pieces") as advance:
-            tokenizer = train_tokenizer(texts, config, folder)
-            advance(tokenizer.vocab_size)
-        self._stages.finish("tokenizer", self._tokenizer_print, {"sha256": tokenizer.sha256})
 
     def make_shards(self) -> None:
         """Tokenize every source."""
-        tokenizer = Tokenizer.load(self._folder / "tokenizer")
         for name in self._corpus.sources:
             folder, stage = self._folder / "shards" / name, f"shards/{name}"
-            settings = (MANIFEST_VERSION, self._corpus.validation_fraction, self._corpus.shard_tokens)
-            reordered = self._fill_in_the_middle(name)
-            settings_print = (*settings, reordered.model_dump() if reordered else None)
-            own_print = fingerprint(stage, tokenizer.sha256, self._documents_print[name], settings_print)
+            provenance, settings = self._describe(name), (self._corpus.validation_fraction, self._corpus.shard_tokens)
+            own_print = fingerprint(MANIFEST_VERSION, self._tokenizer.sha256, settings, provenance)
             if not self._is_current(stage, own_print, partial(self._check_shards, folder)):
-                self._write_source(name, folder, tokenizer, own_print)
+                self._write_source(name, folder, provenance, own_print)
         for stale in set(_subfolders(self._folder / "shards")) - set(self._corpus.sources):
             self._console.print(f"shards of {stale}: not in corpus.sources any more; left as they are", markup=False)
 
@@ -280,34 +273,35 @@ class _Preparation:
         result |= self._documents.describe(name)
         self._stages.finish(f"documents/{name}", self._documents_print[name], result)
 
-    def _write_source(self, name: str, folder: Path, tokenizer: Tokenizer, own_print: str) -> None:
-        told = self._stages.result(f"documents/{name}")
-        self._stages.start(f"shards/{name}")
-        reordered = self._fill_in_the_middle(name)
-        provenance = {
+    def _describe(self, name: str) -> dict[str, Any]:
+        """What shards depend on and their manifests tell; no times, so that touched inputs are the same data."""
+        told, reordered = self._stages.result(f"documents/{name}"), self._fill_in_the_middle(name)
+        return {
             "paths": self._corpus.sources[name].paths,
             "inputs": describe_inputs(self._units[name]),
             "licences": told["licences"],
             "documents": told["documents"],
             "documents_sha256": told["documents_sha256"],
-            "documents_fingerprint": self._documents_print[name],
-            "versions": describe_versions(self._corpus.sources[name].kind),
             "fill_in_the_middle": reordered.model_dump() if reordered else None,
             "steps": [step.model_dump() for step in self._steps(name)],
             "dropped": told["dropped"],
         }
+
+    def _write_source(self, name: str, folder: Path, provenance: dict[str, Any], own_print: str) -> None:
+        told = self._stages.result(f"documents/{name}")
+        self._stages.start(f"shards/{name}")
         with show_stage(self._console, f"write shards of {name}", told["characters"], "characters") as advance:
             manifests = write_shards(
                 self._documents.read(name),
                 folder,
-                tokenizer,
+                self._tokenizer,
                 source=name,
                 licence=", ".join(told["licences"]),
-                provenance=provenance,
+                provenance=provenance | {"versions": describe_versions(self._corpus.sources[name].kind)},
                 validation_fraction=self._corpus.validation_fraction,
                 shard_tokens=self._corpus.shard_tokens,
                 workers=self._workers,
-                fill_in_the_middle=reordered,
+                fill_in_the_middle=self._fill_in_the_middle(name),
                 accelerator=self._corpus.tokenizer.accelerator,
                 progress=lambda _, characters: advance(characters),
             )
