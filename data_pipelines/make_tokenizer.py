@@ -52,7 +52,7 @@ def make_tokenizer(
     chosen = list(sources)
     if _is_same(trained_on, digests):
         try:
-            tokenizer = Tokenizer.load(folder)
+            tokenizer = Tokenizer.load_verified(folder)
         except DataError as error:
             console.print(f"{_STAGE:<22} done again: {error}", markup=False)
             if folder.is_dir() and trained_on.keys() <= digests.keys():
@@ -89,11 +89,11 @@ def _tell_kept(trained_on: dict[str, str], digests: dict[str, str], folder: Path
 
 def _take(folder: Path, given: Path, stages: Stages, console: Console) -> Tokenizer:
     """Copy a tokenizer that exists, unless it is there already."""
-    tokenizer = Tokenizer.load(given)
+    tokenizer = Tokenizer.load_verified(given)
     own_print = fingerprint(_STAGE, tokenizer.sha256)
     if stages.is_finished(_STAGE, own_print) or given.resolve() == folder.resolve():
         try:
-            tokenizer = Tokenizer.load(folder)
+            tokenizer = Tokenizer.load_verified(folder)
         except DataError as error:
             console.print(f"{_STAGE:<22} done again: {error}", markup=False)
         else:

@@ -48,8 +48,9 @@ from llmtrain.config.instructions import MADE_NAME
 from llmtrain.config.root import Config
 from llmtrain.errors import ConfigError, DataError
 from llmtrain.process.folder_lock import locked_folder
-from llmtrain.shards.manifest import MANIFEST_VERSION
+from llmtrain.shards.manifest import MANIFEST_VERSION, read_manifest
 from llmtrain.shards.reader import ShardedTokens
+from llmtrain.shards.source_list import write_source_list
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 
 
@@ -171,10 +172,13 @@ class _Preparation:
             folder, stage = self._folder / "shards" / name, f"shards/{name}"
             provenance, settings = self._describe(name), (self._corpus.validation_fraction, self._corpus.shard_tokens)
             own_print = fingerprint(MANIFEST_VERSION, self._tokenizer.sha256, settings, provenance)
-            if not self._is_current(stage, own_print, partial(self._check_shards, folder)):
+            if not self._is_current(stage, own_print, partial(self._check_shards, name, folder)):
                 self._write_source(name, folder, provenance, own_print)
-        for stale in set(_subfolders(self._folder / "shards")) - set(self._corpus.sources):
-            self._console.print(f"shards of {stale}: not in corpus.sources any more; left as they are", markup=False)
+        manifests = {name: self._stages.result(f"shards/{name}")["manifests"] for name in self._corpus.sources}
+        write_source_list(self._folder, self._tokenizer.sha256, manifests)
+        for stale in sorted(set(_subfolders(self._folder / "shards")) - set(self._corpus.sources)):
+            told = "not in corpus.sources any more; left as they are, but not part of the data"
+            self._console.print(f"shards of {stale}: {told}", markup=False)
 
     def make_report(self) -> None:
         """Write report.html, report.md and report.json."""
@@ -305,8 +309,9 @@ class _Preparation:
                 accelerator=self._corpus.tokenizer.accelerator,
                 progress=lambda _, characters: advance(characters),
             )
-        tokens = {f"{split}_tokens": manifest.token_count for split, manifest in manifests.items()}
-        self._stages.finish(f"shards/{name}", own_print, tokens)
+        result: dict[str, Any] = {f"{split}_tokens": manifest.token_count for split, manifest in manifests.items()}
+        result["manifests"] = {split: read_manifest(folder / split)[1] for split in manifests}
+        self._stages.finish(f"shards/{name}", own_print, result)
 
     def _is_current(self, stage: str, own_print: str, check_output: Callable[[], object]) -> bool:
         if not self._stages.is_finished(stage, own_print):
@@ -319,9 +324,11 @@ class _Preparation:
         self._console.print(f"{stage:<22} up to date", markup=False)
         return True
 
-    def _check_shards(self, folder: Path) -> None:
-        for split in ("train", "validation"):
+    def _check_shards(self, name: str, folder: Path) -> None:
+        for split, digest in self._stages.result(f"shards/{name}")["manifests"].items():
             shards = ShardedTokens(folder / split)
+            if shards.manifest_sha256 != digest:
+                raise DataError(f"{shards.folder}: its manifest is not what was written")
             if self._checks_bytes:
                 shards.verify()
 

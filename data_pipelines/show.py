@@ -30,7 +30,7 @@ def show_sample(folder: Path, split: Split, source: str | None, count: int) -> I
         count: documents of a source.
     """
     tokenizer = Tokenizer.load(folder / "tokenizer")
-    for name, shards in open_data(folder, split, [source] if source else []).items():
+    for name, shards in _open(folder, split, tokenizer, source).items():
         tracer = Tracer(shards)
         numbers = range(shards.document_count)
         for number in sorted(random.Random(name).sample(numbers, min(count, len(numbers)))):
@@ -50,8 +50,9 @@ def show_document(folder: Path, document_id: str) -> Iterator[str]:
             f"document '{document_id}': an id has 32 digits, 0-9 and a-f. `llmtrain data show {folder}` shows some."
         )
     tokenizer, found = Tokenizer.load(folder / "tokenizer"), False
-    for split in ("train", "validation"):
-        for shards in open_data(folder, split).values():
+    splits: tuple[Split, ...] = ("train", "validation")
+    for split in splits:
+        for shards in _open(folder, split, tokenizer).values():
             for document in Tracer(shards).trace_id(document_id):
                 found = True
                 yield from describe(document)
@@ -71,7 +72,8 @@ def show_token(folder: Path, split: Split, source: str | None, position: int) ->
     """
     if source is None:
         raise DataError(f"token {position:,}: each source has a stream of its own. Name one with --source.")
-    tokenizer, shards = Tokenizer.load(folder / "tokenizer"), open_data(folder, split, [source])[source]
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    shards = _open(folder, split, tokenizer, source)[source]
     document = Tracer(shards).trace_position(position)
     yield from describe(document)
     start = max(document.start, position - _SHOWN_TOKENS // 2)
@@ -85,6 +87,18 @@ def describe(document: TracedDocument) -> Iterator[str]:
     yield f"  origin   {origin.origin}"
     yield f"  licence  {origin.licence}" + (f", language {origin.language}" if origin.language else "")
     yield f"  tokens   {document.length:,}, from {document.start:,} to {end - 1:,}"
+
+
+def _open(folder: Path, split: Split, tokenizer: Tokenizer, source: str | None = None) -> dict[str, ShardedTokens]:
+    """Shards of a source, or of each, whose ids mean what this tokenizer says."""
+    opened = open_data(folder, split, [source] if source else [])
+    for shards in opened.values():
+        if shards.manifest.tokenizer_sha256 != tokenizer.sha256:
+            raise DataError(
+                f"{shards.folder}: was made with tokenizer {shards.manifest.tokenizer_sha256[:12]}, the folder holds "
+                f"{tokenizer.sha256[:12]}. Run `llmtrain data prepare CONFIG` with this source, or remove its shards."
+            )
+    return opened
 
 
 def _show_text(shards: ShardedTokens, tokenizer: Tokenizer, start: int, length: int) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
+from data_pipelines.document import hash_file
 from llmtrain.config.corpus import TokenizerConfig
 from llmtrain.errors import DataError
 from llmtrain.shards.manifest import write_atomically
@@ -63,7 +64,7 @@ def train_tokenizer(texts_by_source: Mapping[str, Texts], config: TokenizerConfi
     tokenizer = Tokenizer(model)
     texts = [text[:2000] for text in sample[:: max(1, len(sample) // _PARITY_TEXTS)]]
     compared = check_parity(tokenizer, convert_to_fast(tokenizer), texts)
-    manifest = {
+    manifest: dict[str, Any] = {
         "sha256": tokenizer.sha256,
         "algorithm": config.algorithm,
         "vocab_size": tokenizer.vocab_size,
@@ -79,6 +80,9 @@ def train_tokenizer(texts_by_source: Mapping[str, Texts], config: TokenizerConfi
     try:
         (staging / MODEL_NAME).write_bytes(model)
         save_fast(tokenizer, staging)
+        manifest["files"] = {
+            path.name: hash_file(path) for path in sorted(staging.iterdir()) if path.name != MODEL_NAME
+        }
         write_atomically(staging / MANIFEST_NAME, (json.dumps(manifest, indent=1) + "\n").encode())
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from data_pipelines import prepare as prepare_module
@@ -20,12 +21,13 @@ from data_pipelines.deduplication.decide import Verdict, decide
 from data_pipelines.document import identify, read_documents
 from data_pipelines.encode import is_validation
 from data_pipelines.prepare import extract_share, prepare
+from data_pipelines.show import show_sample
 from data_pipelines.stages import Stages
 from data_pipelines.verify import verify_data
 from llmtrain.config.loader import load_config
 from llmtrain.errors import ConfigError, DataError, MemoryExhaustedError
 from llmtrain.process.folder_lock import locked_folder
-from llmtrain.shards.reader import ShardedTokens
+from llmtrain.shards.reader import ShardedTokens, open_data
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 from llmtrain.tokenizer.special_tokens import CONTROL_SYMBOLS, UNKNOWN_ID
 from tests.helpers.configs import write_tiny_config
@@ -346,8 +348,43 @@ def test_a_flipped_bit_is_mended_when_the_configuration_asks_for_every_byte(
 
 def test_shards_of_a_source_taken_out_stay_and_are_named(own: Path, project: Path) -> None:
     shutil.copytree(own / "shards" / "own", own / "shards" / "old")
-    assert "shards of old: not in corpus.sources any more; left as they are" in run(project, own)
+    assert "shards of old: not in corpus.sources any more; left as they are, but not part of" in run(project, own)
     assert (own / "shards" / "old" / "train" / "manifest.json").exists()
+
+
+def test_data_of_which_a_source_was_taken_out_can_be_used(own: Path, project: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((project / "tiny.yaml").read_text())
+    del config["corpus"]["sources"]["code"]
+    config["corpus"]["tokenizer"]["vocab_size"] = 410  # so what is left on disk was made with another one
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    told = run(tmp_path, own)
+    assert "shards of code: not in corpus.sources any more" in told
+    verify_data(own, Console(file=io.StringIO()))
+    assert list(open_data(own, "train")) == ["own", "web", "wikipedia"]
+    assert list(show_sample(own, "train", None, 1))
+    with pytest.raises(DataError, match=r"shards/code/train: was made with tokenizer \w{12}, the folder holds"):
+        list(show_sample(own, "train", "code", 1))
+
+
+def test_what_verify_finds_is_mended_by_the_next_run(own: Path, prepared: Path, project: Path) -> None:
+    def edit_licence() -> None:
+        path = own / "shards" / "web" / "train" / "manifest.json"
+        path.write_text(path.read_text().replace('"licence": "PSF-2.0"', '"licence": "MIT"'))
+
+    damages: list[tuple[Callable[[], object], str]] = [
+        ((own / "tokenizer" / "tokenizer.json").unlink, r"tokenizer\.json: missing"),
+        (lambda: flip(own / "tokenizer" / "tokenizer.json", 999), r"tokenizer\.json: sha256 is"),
+        (lambda: flip(own / "tokenizer" / "tokenizer_config.json", 99), r"tokenizer_config\.json: sha256 is"),
+        (lambda: shutil.rmtree(own / "shards" / "code"), "no train shards of code"),
+        (edit_licence, r"shards/web/train: the sha256 of its manifest is \w+, sources\.json says"),
+        (lambda: (own / "shards" / "sources.json").write_text("{}"), r"sources\.json: damaged: Field required"),
+    ]
+    for damage, told in damages:
+        damage()
+        with pytest.raises(DataError, match=told):
+            verify_data(own, Console(file=io.StringIO()))
+        run(project, own)
+        assert digest(own) == digest(prepared)
 
 
 def test_a_damaged_account_of_stages_is_refused_and_removing_it_mends_it(
