@@ -36,7 +36,7 @@ from data_pipelines.progress import show_stage
 from data_pipelines.provenance import describe_inputs, describe_versions
 from data_pipelines.report import write_report
 from data_pipelines.sources.listing import list_units
-from data_pipelines.sources.unit import Unit
+from data_pipelines.sources.unit import DATA_MARK, Unit
 from data_pipelines.stages import Stages
 from data_pipelines.worker_process import end_with_parent, worker_pool
 from data_pipelines.write_shards import write_shards
@@ -113,7 +113,7 @@ def _hold(config: Config, console: Console | None, user: str, task: int | None =
     folder, remedy = config.data.folder, "Wait for it, or choose another data.folder."
     try:
         with ExitStack() as stack:
-            stack.enter_context(locked_folder(folder, "prepare.lock", user, remedy, is_shared=task is not None))
+            stack.enter_context(locked_folder(folder, DATA_MARK, user, remedy, is_shared=task is not None))
             if task is not None:
                 stack.enter_context(locked_folder(folder / "work", f"task-{task}.lock", user, remedy))
             yield _Preparation(config.corpus, config.data, console or Console(stderr=True, highlight=False))
@@ -192,7 +192,7 @@ class _Preparation:
     def _list_units(self) -> dict[str, list[Unit]]:
         """Units by source; notes what the documents of each source depend on."""
         units = {
-            name: list(dict.fromkeys(list_units(name, source, self._folder / "downloads")))
+            name: list(dict.fromkeys(list_units(name, source, self._folder)))
             for name, source in self._corpus.sources.items()
         }
         self._units, before = units, ""

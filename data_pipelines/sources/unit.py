@@ -22,6 +22,10 @@ from llmtrain.errors import DataError
 logger = logging.getLogger(__name__)
 
 
+DATA_MARK = "prepare.lock"
+"""A folder that holds it was written by `llmtrain data prepare`: no input, unless something inside it is named."""
+
+
 @dataclass(frozen=True)
 class CodeRules:
     """Which files of a source of code count, as its configuration says."""
@@ -157,7 +161,8 @@ def expand_paths(name: str, paths: Iterable[str]) -> list[Path]:
 def list_files(paths: Iterable[Path], endings: Sequence[str]) -> list[Path]:
     """The given files, and below given folders all files with one of the endings; sorted, each once.
 
-    Links are followed, but not back to a folder above. What may not be read is left out with a warning.
+    Links are followed, but not back to a folder above. Folders of prepared data below a given one are left out, and
+    what may not be read, with a warning.
     """
     files: dict[Path, None] = {}
     for path in paths:
@@ -246,8 +251,10 @@ def _match(pattern: str) -> Iterator[Path]:
 
 
 def _list_folders(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """A folder and all below it, through links too, but not back to one of those above."""
+    """A folder and all below it, through links too, but not back to one of those above, nor into prepared data."""
     try:
+        if above and (folder / DATA_MARK).exists():
+            return
         status = folder.stat()
         identity = (status.st_dev, status.st_ino)
         if identity in above:

@@ -500,6 +500,24 @@ def test_what_an_input_gains_after_it_was_read_waits_for_the_next_run(
         assert json.loads((tmp_path / "data" / "report.json").read_text())["own"]["documents"] == count
 
 
+def test_a_data_folder_inside_a_source_is_no_input_of_it(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps({"text": SPECIAL.format(i)}) + "\n" for i in range(12)))
+    settings = ("corpus.validation_fraction=0.3", "corpus.tokenizer.vocab_size=320")
+    project = write_project(tmp_path, own={"kind": "documents", "paths": [str(tmp_path)]})
+    run(project, tmp_path / "data", *settings)
+    assert "tokenizer              up to date" in run(project, tmp_path / "data", *settings)
+    everything = f"corpus.sources.own.paths=[{tmp_path}/**/*.jsonl]"
+    assert "tokenizer              up to date" in run(project, tmp_path / "data", *settings, everything)
+    run(project, tmp_path / "data", *settings)
+    (tmp_path / "data" / "more.jsonl").write_text('{"text": "more"}\n')
+    with pytest.raises(DataError) as raised:
+        run(project, tmp_path / "data", *settings, f"corpus.sources.own.paths=[{tmp_path}/data/*.jsonl]")
+    assert str(raised.value) == (
+        f"corpus.sources.own.paths: {tmp_path}/data/more.jsonl lies in data.folder, {tmp_path}/data, which this "
+        "command writes. Choose a folder for the data that holds no input, or narrower paths."
+    )
+
+
 def test_a_missing_input_is_refused_before_any_work(project: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"corpus\.sources\.own\.paths: '.*gone\.jsonl' matches no file"):
         run(project, tmp_path / "data", f"corpus.sources.own.paths=[{tmp_path}/gone.jsonl]")
