@@ -53,7 +53,9 @@ _SHARE_BYTES, _MAX_SHARES = 16_000_000, 64
 
 
 def list_units(name: str, source: CodeSource) -> list[Unit]:
-    """Units of neighbouring files, each of one tree. A symbolic link to a file that is there too adds nothing.
+    """Units of neighbouring files, each of one tree.
+
+    A symbolic link to a file that is there too adds nothing; one that leads out of its tree is counted when it is read.
 
     Raises:
         ConfigError: a language or a licence is not known.
@@ -94,7 +96,7 @@ def read_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     """
     for name in unit.files:
         path = _relate(name, unit.root)
-        reason = find_fault_of_path(path, unit.rules)
+        reason = "link" if _is_outside(name, unit.root) else find_fault_of_path(path, unit.rules)
         if reason is not None:
             dropped[reason] += 1
             continue
@@ -225,6 +227,11 @@ def is_wanted_path(path: str, rules: CodeRules) -> bool:
 
 def _is_excluded(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
+
+
+def _is_outside(name: str, root: str) -> bool:
+    """Whether a link led out of its tree: what it leads to is no part of the project, nor under its licence."""
+    return not is_address(name) and not Path(name).is_relative_to(root)
 
 
 def _relate(name: str, root: str) -> str:
