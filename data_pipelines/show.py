@@ -10,14 +10,43 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from llmtrain.errors import DataError
+from llmtrain.errors import ConfigError, DataError
 from llmtrain.shards.reader import ShardedTokens, open_data
-from llmtrain.shards.trace import TracedDocument, Tracer
+from llmtrain.shards.trace import TracedDocument, Tracer, escape_unprintable
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 
 Split = Literal["train", "validation"]
 _SHOWN_TOKENS = 60
 _ID = re.compile("[0-9a-f]{32}")
+
+
+def check_question(
+    sample: int | None,
+    document: str | None,
+    token: int | None,
+    step: int | None,
+    source: str | None,
+    split: Split | None,
+    run: Path | None,
+) -> None:
+    """Look whether options of the command go together.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if sum(question is not None for question in (sample, document, token, step)) > 1:
+        raise ConfigError("data show: give one of --sample, --document, --token and --step.")
+    if (step is None) != (run is None):
+        raise ConfigError("data show: --step and --run belong together. Example: --step 100 --run runs/quickstart.")
+    if (document is not None or step is not None) and (source is not None or split is not None):
+        name, asked = (
+            ("--source" if source is not None else "--split"),
+            ("--step" if document is None else "--document"),
+        )
+        raise ConfigError(
+            f"data show: {name} does not go with {asked}, which looks at every source it concerns. Leave it out, or "
+            "ask with --sample or --token."
+        )
 
 
 def show_sample(folder: Path, split: Split, source: str | None, count: int) -> Iterator[str]:
@@ -65,7 +94,7 @@ def show_document(folder: Path, document_id: str) -> Iterator[str]:
 
 
 def show_token(folder: Path, split: Split, source: str | None, position: int) -> Iterator[str]:
-    """The document that a token of a source's stream belongs to, and the text around it.
+    """The document that a token of a source's stream belongs to, and its text from 30 tokens before that one on.
 
     Raises:
         DataError: no source is named, or its stream is shorter.
@@ -84,8 +113,9 @@ def describe(document: TracedDocument) -> Iterator[str]:
     """What is known of a document."""
     origin, end = document.origin, document.start + document.length
     yield f"{document.source}/{document.split}, document {document.number:,}: {origin.id}"
-    yield f"  origin   {origin.origin}"
-    yield f"  licence  {origin.licence}" + (f", language {origin.language}" if origin.language else "")
+    yield f"  origin   {escape_unprintable(origin.origin)}"
+    language = f", language {origin.language}" if origin.language else ""
+    yield f"  licence  {escape_unprintable(origin.licence + language)}"
     yield f"  tokens   {document.length:,}, from {document.start:,} to {end - 1:,}"
 
 
@@ -103,4 +133,4 @@ def _open(folder: Path, split: Split, tokenizer: Tokenizer, source: str | None =
 
 def _show_text(shards: ShardedTokens, tokenizer: Tokenizer, start: int, length: int) -> str:
     ids = shards.read(start, min(length, _SHOWN_TOKENS)).tolist()
-    return f"  text     {json.dumps(tokenizer.render(ids), ensure_ascii=False)}"
+    return f"  text     {escape_unprintable(json.dumps(tokenizer.render(ids), ensure_ascii=False))}"

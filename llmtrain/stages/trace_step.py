@@ -19,7 +19,7 @@ from llmtrain.errors import ConfigError, DataError
 from llmtrain.plan.build import build_plan
 from llmtrain.process.world import World
 from llmtrain.shards.packing import build_pack_indexes
-from llmtrain.shards.trace import Tracer
+from llmtrain.shards.trace import Tracer, escape_unprintable
 from llmtrain.stages.run_folder import load_run_config
 from llmtrain.stages.training_data import TrainingData, open_training_data
 
@@ -73,7 +73,7 @@ def _trace(
                 seen[name] += 1
                 yield (
                     f"  {document.origin.id}  tokens {first - document.start:,} to {last - 1 - document.start:,} of "
-                    f"{document.length:,}  {document.origin.licence}  {document.origin.origin}"
+                    f"{document.length:,}  {escape_unprintable(f'{document.origin.licence}  {document.origin.origin}')}"
                 )
     counts = ", ".join(f"{count:,} of {name}" for name, count in seen.items())
     yield f"step {step:,}: {batch_size:,} sequences, pieces of documents: {counts}"
