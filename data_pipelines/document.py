@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +27,8 @@ class Document:
     """ISO 639-1 code where it is known; for code the programming language."""
     id: str = ""
     """Identity: of the text as it was kept by cleaning, whatever deduplication takes out of it; see `identify`."""
+    place: str = field(default="", compare=False)
+    """Where it was read: the input as `paths` spells it, and the number or name of the record inside it."""
 
 
 def identify(text: str) -> str:

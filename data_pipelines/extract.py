@@ -25,7 +25,7 @@ from llmtrain.errors import DataError
 from llmtrain.shards.manifest import write_atomically
 
 # Raised when the text that a reader or the cleaning makes of the same input changes.
-EXTRACT_VERSION = 4
+EXTRACT_VERSION = 5
 
 READERS: dict[str, Callable[[Unit, Counter[str]], Iterator[Document]]] = {
     "html": web.read_html_files,
@@ -84,7 +84,9 @@ def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Itera
     steps = build_steps(configs)
     for document in READERS[unit.kind](unit, account.dropped):
         # File names are any bytes; those that are no UTF-8 could not be written.
-        origin = name_origin(document.origin.encode("utf-8", "backslashreplace").decode())
+        origin, place = (
+            name_origin(name.encode("utf-8", "backslashreplace").decode()) for name in (document.origin, document.place)
+        )
         subject = Subject(mend(document.text), document.language)
         for name, step in steps:
             before = subject.text
@@ -99,4 +101,4 @@ def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Itera
             account.licences[document.licence] += 1
             for note in subject.notes:
                 account.note(note, origin, subject.text)
-            yield Document(subject.text, origin, document.licence, subject.language, identify(subject.text))
+            yield Document(subject.text, origin, document.licence, subject.language, identify(subject.text), place)

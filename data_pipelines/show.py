@@ -114,6 +114,8 @@ def describe(document: TracedDocument) -> Iterator[str]:
     origin, end = document.origin, document.start + document.length
     yield f"{document.source}/{document.split}, document {document.number:,}: {origin.id}"
     yield f"  origin   {escape_unprintable(origin.origin)}"
+    if origin.place:
+        yield f"  read in  {escape_unprintable(origin.place)}"
     language = f", language {origin.language}" if origin.language else ""
     yield f"  licence  {escape_unprintable(origin.licence + language)}"
     yield f"  tokens   {document.length:,}, from {document.start:,} to {end - 1:,}"

@@ -13,6 +13,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data_pipelines.document import Document
@@ -45,6 +46,7 @@ from data_pipelines.sources.unit import (
     list_files,
     look_at,
     read_file,
+    spell,
 )
 from llmtrain.config.corpus import CodeSource
 from llmtrain.errors import ConfigError
@@ -82,9 +84,10 @@ def list_units(name: str, source: CodeSource) -> list[Unit]:
             continue
         for place in expand_paths(name, [to_path(path)]):
             if place.is_file() and _is_packed(str(place), rules):
-                units += _list_packed(look_at(place.resolve()), source.licence, rules)
+                file = look_at(place.resolve(), spell(path, place, place.resolve()))
+                units += _list_packed(file, source.licence, rules)
             else:
-                units += _list_tree(place.resolve(), endings, source.licence, rules, is_stdlib=path == "stdlib:")
+                units += _list_tree(path, place, endings, source.licence, rules)
     return units
 
 
@@ -103,7 +106,8 @@ def read_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
         content = read_file(name, dropped)
         if content is not None:
             origin = name if is_address(name) else f"{Path(unit.root).name}/{path}"
-            yield from to_documents(path, content, origin, unit.licence, unit.rules, dropped)
+            for document in to_documents(path, content, origin, unit.licence, unit.rules, dropped):
+                yield replace(document, place=unit.label(name))
 
 
 def read_archive(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
@@ -127,7 +131,8 @@ def read_archive(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
 
     label = strip_address(name).rpartition("/")[2]
     for path, content in read_members(name, size, is_wanted, dropped, unit.share):
-        yield from to_documents(path, content, f"{label}/{path}", nearest.find(path), rules, dropped)
+        for document in to_documents(path, content, f"{label}/{path}", nearest.find(path), rules, dropped):
+            yield replace(document, place=f"{unit.label(name)}/{path}")
 
 
 def find_fault_of_path(path: str, rules: CodeRules) -> str | None:
@@ -179,9 +184,10 @@ def _check_names(name: str, source: CodeSource) -> None:
         )
 
 
-def _list_tree(root: Path, endings: Sequence[str], licence: str, rules: CodeRules, *, is_stdlib: bool) -> list[Unit]:
-    """Units of files under one licence each."""
-    excluded = CodeRules(exclude=("site-packages/*",)) if is_stdlib else CodeRules()
+def _list_tree(entry: str, place: Path, endings: Sequence[str], licence: str, rules: CodeRules) -> list[Unit]:
+    """Units of files under one licence each, of one place that an entry of `paths` means."""
+    root = place.resolve()
+    excluded = CodeRules(exclude=("site-packages/*",)) if entry == "stdlib:" else CodeRules()
     nearest = NearestLicence(lambda folder: find_folder_licence(root, folder), licence)
     found: list[tuple[str, Path]] = []
     for file in list_files([root], endings):
@@ -195,7 +201,9 @@ def _list_tree(root: Path, endings: Sequence[str], licence: str, rules: CodeRule
     return [
         unit
         for own, rows in groups
-        for unit in group_files("code", str(root), [file for _, file in rows], own, rules=rules)
+        for unit in group_files(
+            "code", str(root), [look_at(file, spell(entry, place, file)) for _, file in rows], own, rules=rules
+        )
     ]
 
 

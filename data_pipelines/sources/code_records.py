@@ -8,6 +8,7 @@ origin     repository (max_stars_repo_name, repo_name, repo) and path
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from data_pipelines.document import Document
@@ -48,7 +49,9 @@ def read_code_records(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
                 f"{', '.join(sorted(record)) or 'none'}: rename the field of the text, or read it as `kind: documents` "
                 "with text_field."
             )
-        yield from _read_record(record, f"{name.rpartition('/')[2]}#{number}", unit, dropped)
+        place = f"{unit.label(name)}#{number}"
+        for document in _read_record(record, f"{name.rpartition('/')[2]}#{number}", unit, dropped):
+            yield replace(document, place=place)
     if number < 0:
         raise DataError(f"{name}: holds no record. Fetch it again, or leave it out of paths.")
 

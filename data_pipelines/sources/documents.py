@@ -66,8 +66,9 @@ def read_text_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
         elif b"\0" in content:
             dropped["binary"] += 1
         else:
+            label = unit.label(name)
             try:
-                yield Document(content.decode("utf-8-sig"), name, unit.licence)
+                yield Document(content.decode("utf-8-sig"), label, unit.licence, place=label)
             except UnicodeDecodeError:
                 dropped["not_utf8"] += 1
 
@@ -94,9 +95,10 @@ def read_records(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
             dropped["too_large"] += 1
         else:
             origin = record.get(unit.origin_field)
-            has_origin = isinstance(origin, str) and bool(origin)
+            has_origin = isinstance(origin, str | int | float) and str(origin) != ""
             licence = _to_licence(record.get(unit.licence_field)) or unit.licence
-            yield Document(text, str(origin) if has_origin else f"{name}#{number}", licence)
+            place = f"{unit.label(name)}#{number}"
+            yield Document(text, str(origin) if has_origin else place, licence, place=place)
     if number < 0:
         raise DataError(f"{name}: holds no record. Fetch it again, or leave it out of paths.")
 

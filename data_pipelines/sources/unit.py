@@ -67,6 +67,10 @@ class Unit:
             for file in self.listed
         ]
 
+    def label(self, name: str) -> str:
+        """A file as `paths` spells it."""
+        return next((file.label or name for file in self.listed if file.name == name), name)
+
     def refuse_changed(self) -> None:
         """Look at local files again, after they were read: half of an old and half of a new file is no text.
 
@@ -103,8 +107,12 @@ def find_files(
     """
     addresses = [path for path in paths if is_address(path)]
     local = [to_path(path) for path in paths if not is_address(path)]
-    found = [match for path in local for match in expand_path(path)] if is_optional else expand_paths(name, local)
-    files = [look_at(file) for file in list_files(found, endings)]
+    labels: dict[Path, str] = {}
+    for path in local:
+        for match in expand_path(path) if is_optional else expand_paths(name, [path]):
+            for file in list_files([match], endings):
+                labels.setdefault(file, spell(path, match, file))
+    files = [look_at(file, label) for file, label in sorted(labels.items())]
     stored: dict[str, StoredFile] = {}
     for address in addresses:
         matches = find_stored(name, address, tuple(endings))
@@ -114,10 +122,28 @@ def find_files(
     return files + sorted(stored.values(), key=lambda file: file.name)
 
 
-def look_at(path: Path) -> StoredFile:
+def look_at(path: Path, label: str = "") -> StoredFile:
     """A local file as it is now: its size, and its time of modification as its version."""
     status = path.stat()
-    return StoredFile(str(path), status.st_size, str(status.st_mtime_ns))
+    return StoredFile(str(path), status.st_size, str(status.st_mtime_ns), label if label != str(path) else "")
+
+
+def spell(entry: str, match: Path, file: Path) -> str:
+    """A file as an entry of `paths` spells it: relative where that is, and by package instead of by folder.
+
+    Args:
+        entry: of `paths`.
+        match: one of the files and folders that it means.
+        file: that one, or one below it, resolved.
+    """
+    place = match.resolve()
+    if not file.is_relative_to(place):  # a link led out of it
+        return str(file)
+    inner = file.relative_to(place).as_posix()
+    if entry == "stdlib:":
+        return f"{entry}{inner}"
+    spelled = entry if entry.startswith("package:") else match.as_posix()
+    return spelled if inner == "." else f"{spelled}/{inner}"
 
 
 def expand_path(path: str) -> list[Path]:

@@ -10,7 +10,7 @@ import io
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, cast
 
 from warcio.recordloader import ArcWarcRecord
@@ -41,6 +41,8 @@ class Page:
     is_html: bool = True
     language: str = ""
     """ISO 639-1 code, where the archive says it and there is one."""
+    number: int = field(default=0, compare=False)
+    """Of its record among those of the archive that can be read, from 0."""
 
 
 def read_pages(name: str, dropped: Counter[str]) -> Iterator[Page]:
@@ -57,7 +59,7 @@ def read_pages(name: str, dropped: Counter[str]) -> Iterator[Page]:
         zlib.error: its compression is damaged, and nothing can be read after that.
     """
     with _open(name) as stream:
-        for headers, block in _read_records(stream, dropped):
+        for number, (headers, block) in enumerate(_read_records(stream, dropped)):
             match headers.get_header("WARC-Type"):
                 case "response":
                     page = _to_page(headers, block, name)
@@ -68,7 +70,7 @@ def read_pages(name: str, dropped: Counter[str]) -> Iterator[Page]:
             if isinstance(page, str):
                 dropped[page] += 1
             else:
-                yield page
+                yield replace(page, number=number)
 
 
 def _open(name: str) -> _Stream:

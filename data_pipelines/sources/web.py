@@ -38,7 +38,7 @@ def list_units(name: str, source: WebSource, downloads: Path) -> list[Unit]:
     files = find_files(name, [path for path in source.paths if path != "pydoc:"], endings)
     files += find_files(name, source.optional_paths, endings, is_optional=True)
     if "pydoc:" in source.paths:
-        files.append(look_at(crawl_pydoc_site(downloads / "pydoc.warc.gz").resolve()))
+        files.append(look_at(crawl_pydoc_site(downloads / "pydoc.warc.gz").resolve(), "pydoc:"))
     files = list({file.name: file for file in files}.values())
     archives = [file for file in files if strip_address(file.name).endswith(_WARC)]
     pages = [file for file in files if not strip_address(file.name).endswith(_WARC)]
@@ -54,7 +54,8 @@ def read_html_files(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     for name in unit.files:
         html = read_file(name, dropped)
         if html is not None:
-            yield from _to_document(Page(name, html, None), unit, dropped)
+            label = unit.label(name)
+            yield from _to_document(Page(label, html, None), unit, label, dropped)
 
 
 def read_warc(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
@@ -66,14 +67,14 @@ def read_warc(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
     for name in unit.files:
         try:
             for page in read_pages(name, dropped):
-                yield from _to_document(page, unit, dropped)
+                yield from _to_document(page, unit, f"{unit.label(name)}#{page.number}", dropped)
         except (EOFError, ValueError, OSError, zlib.error) as error:
             raise DataError(
                 f"{name}: damaged or cut off: {error}. Fetch it again, or leave it out of paths."
             ) from error
 
 
-def _to_document(page: Page, unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
+def _to_document(page: Page, unit: Unit, place: str, dropped: Counter[str]) -> Iterator[Document]:
     if b"\0" in page.content[:4096]:
         dropped["binary"] += 1
         return
@@ -89,4 +90,4 @@ def _to_document(page: Page, unit: Unit, dropped: Counter[str]) -> Iterator[Docu
     if not text:
         dropped["no_text"] += 1
         return
-    yield Document(text, page.url, unit.licence, page.language)
+    yield Document(text, page.url, unit.licence, page.language, place=place)

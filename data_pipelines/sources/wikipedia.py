@@ -58,7 +58,8 @@ def read_dump(unit: Unit, dropped: Counter[str]) -> Iterator[Document]:
                 for page in dump.pages:
                     text = _read_page(page, hidden, dropped, disambiguation=not unit.root)
                     if text is not None:
-                        yield Document(text, f"{label}#{page.id}", unit.licence, language)
+                        place = f"{unit.label(name)}#{page.id}"
+                        yield Document(text, f"{label}#{page.id}", unit.licence, language, place=place)
         except Exception as error:  # mwxml also lets TypeError, AttributeError and AssertionError through
             told = str(error)[:_TOLD_CHARACTERS] or type(error).__name__
             raise DataError(

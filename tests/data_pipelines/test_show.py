@@ -97,6 +97,12 @@ def test_questions_that_do_not_go_together_are_refused(folder: Path) -> None:
     assert "--step and --run belong together" in str(alone.exception)
 
 
+def test_a_document_tells_the_file_and_the_record_it_was_read_in() -> None:
+    origin = Origin("0" * 32, "https://a.org", "MIT", "en", "crawl/a.warc.gz#7")
+    lines = list(describe(TracedDocument("code", "train", 0, 0, 9, origin)))
+    assert lines[1:3] == ["  origin   https://a.org", "  read in  crawl/a.warc.gz#7"]
+
+
 def test_an_origin_cannot_forge_lines_or_reach_the_terminal() -> None:
     origin = Origin("0" * 32, "a\n  licence  MIT\x1b[2J\x9b \u202e é \U000e0041", "GPL\r", "en")
     lines = list(describe(TracedDocument("code", "train", 0, 0, 9, origin)))
