@@ -4,8 +4,8 @@
     extract  read, mend, judge, sign            parallel over units         work/SOURCE/UNIT.jsonl.zst, signatures/
     decide   what repeats, over all sources     parallel over hashes        work/repeats
     dedup    leave out what repeats             one pass, in order          documents/SOURCE.jsonl.zst
-    train    the tokenizer                                                  tokenizer/
-    write    token shards, train and validation                             shards/SOURCE/{train,validation}
+    train    the tokenizer, unless there is one that still fits             tokenizer/
+    write    token shards, train and validation                             shards/SOURCE/SPLIT, shards/sources.json
     report   what was kept and dropped, and why                             report.html, report.md, report.json
 
 What a stage does depends on its fingerprint: its configuration, its inputs and the stages before it. The result does

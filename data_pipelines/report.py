@@ -54,7 +54,9 @@ def draw_report(folder: Path) -> Path:
         for file, content in files.items():
             write_atomically(file, content.encode())
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error}. Copy the folder to where it can be.") from error
+        raise DataError(
+            f"{folder}: cannot be written: {error}. Free some space, or copy the folder to where it can be written."
+        ) from error
     return page
 
 

@@ -78,7 +78,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(report, "write_atomically", refuse)
-    with pytest.raises(DataError, match=r": cannot be written: .*Read-only file system\. Copy the folder to where"):
+    with pytest.raises(DataError, match=r": cannot be written: .*Read-only file system\. Free some space, or copy the"):
         draw_report(tmp_path)
 
 
