@@ -61,6 +61,19 @@ def test_an_appended_source_leaves_tokenizer_and_shards_of_the_others_as_they_ar
     assert "tokenizer              up to date" in run(tmp_path, "abc")
 
 
+def test_an_appended_source_too_small_for_both_splits_is_refused_and_the_others_stay_as_they_are(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, "ab")
+    tokenizer, shards = contents(tmp_path / "data" / "tokenizer"), contents(tmp_path / "data" / "shards")
+    (tmp_path / "c.jsonl").write_text(json.dumps({"text": "One document of its own, and no other. " * 5}) + "\n")
+    with pytest.raises(DataError, match=r"validation_fraction = 0\.2: source 'c' has 1 different documents"):
+        run(tmp_path, "abc")
+    assert contents(tmp_path / "data" / "tokenizer") == tokenizer
+    assert contents(tmp_path / "data" / "shards") == shards
+    verify_data(tmp_path / "data", Console(file=io.StringIO()))
+
+
 def test_a_kept_tokenizer_that_is_damaged_is_made_again_as_it_was(tmp_path: Path) -> None:
     run(tmp_path, "ab")
     before = contents(tmp_path / "data" / "tokenizer")

@@ -69,6 +69,9 @@ def test_links_that_lead_out_of_a_tree_are_counted_and_those_inside_add_nothing(
         documents, dropped = read(CodeSource(kind="code", paths=[str(path)]))
         assert [document.origin for document in documents] == ["tree/a.py"]
         assert dropped == {"link": 2}
+    account, source = Account(), CodeSource(kind="code", paths=[str(tree)])
+    assert len([document for unit in list_units("code", source) for document in read_files(unit, account)]) == 1
+    assert account.samples == {"link": [f"{outside}/deep/more.py", f"{outside}/secret.py"]}
     (alone,) = read(CodeSource(kind="code", paths=[str(tree / "file.py")]))[0]
     assert alone.origin == "secret.py/secret.py"
 
