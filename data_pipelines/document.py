@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import zstandard
 
@@ -26,6 +27,8 @@ class Document:
     """ISO 639-1 code where it is known; for code the programming language."""
     id: str = ""
     """Identity: of the text as it was kept by cleaning, whatever deduplication takes out of it; see `identify`."""
+    place: str = field(default="", compare=False)
+    """Where it was read: the input as `paths` spells it, and the number or name of the record inside it."""
 
 
 def identify(text: str) -> str:
@@ -36,6 +39,12 @@ def identify(text: str) -> str:
 def to_utf8(name: str) -> str:
     r"""A name with what UTF-8 cannot hold as `\udce9`: names of files are any bytes, JSON can hold lone surrogates."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> int:
@@ -51,7 +60,7 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
     count = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as raw, zstandard.ZstdCompressor(_LEVEL).stream_writer(raw, closefd=False) as file:
+        with temporary.open("wb") as raw, _compress(raw) as file:
             for document in documents:
                 file.write(json.dumps(asdict(document), ensure_ascii=False).encode() + b"\n")
                 count += 1
@@ -64,6 +73,11 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return count
+
+
+def _compress(raw: BinaryIO) -> zstandard.ZstdCompressionWriter:
+    # Without a checksum most flipped bits would come out as other text.
+    return zstandard.ZstdCompressor(_LEVEL, write_checksum=True).stream_writer(raw, closefd=False)
 
 
 def read_documents(path: Path) -> Iterator[Document]:

@@ -74,7 +74,7 @@ class Encoder:
                 else:
                     row += map(numbers.__getitem__, self._split_words(part.text))
             words[split].append([*row, 1])
-            origins[split].append(Origin(document.id, document.origin, document.licence, document.language))
+            origins[split].append(_describe(document))
         flat_ids, lengths = self._encode_words(list(numbers))
         return {split: (*_spell_out(rows, flat_ids, lengths), origins[split]) for split, rows in words.items() if rows}
 
@@ -135,3 +135,8 @@ def _flatten(rows: Sequence[Sequence[int]], dtype: type[np.integer[Any]]) -> tup
     """All rows one after the other, and the length of each."""
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     return np.fromiter(itertools.chain.from_iterable(rows), dtype, int(lengths.sum())), lengths
+
+
+def _describe(document: Document) -> Origin:
+    place = document.place if document.place != document.origin else ""
+    return Origin(document.id, document.origin, document.licence, document.language, place)

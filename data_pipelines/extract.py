@@ -20,10 +20,11 @@ from data_pipelines.sources.packages import name_origin
 from data_pipelines.sources.unit import Unit
 from llmtrain.config.cleaning import StepConfig
 from llmtrain.config.deduplicate import DeduplicateConfig
+from llmtrain.errors import DataError
 from llmtrain.shards.manifest import write_atomically
 
 # Raised when the text that a reader or the cleaning makes of the same input changes.
-EXTRACT_VERSION = 5
+EXTRACT_VERSION = 6
 
 READERS: dict[str, Callable[[Unit, Account], Iterator[Document]]] = {
     "html": web.read_html_files,
@@ -45,7 +46,7 @@ def fingerprint(*parts: Any) -> str:
 def fingerprint_unit(unit: Unit, steps: Sequence[StepConfig], deduplicate: DeduplicateConfig) -> str:
     """Changes when the input, its configuration or the code that reads it change."""
     versions, repeats = (EXTRACT_VERSION, SIGNATURE_VERSION), deduplicate.model_dump()
-    return fingerprint(versions, asdict(unit), unit.describe_inputs(), list(map(describe_step, steps)), repeats)
+    return fingerprint(versions, asdict(unit), list(map(describe_step, steps)), repeats)
 
 
 def extract_unit(
@@ -61,13 +62,18 @@ def extract_unit(
         deduplicate: says what it needs.
 
     Raises:
-        DataError: an input is damaged, or the part could not be written.
+        DataError: an input is damaged, or changed since it was listed, or the part could not be written.
     """
     account_path = part.with_suffix(".json")
     if account_path.exists() and part.exists() and has_run(columns):
         return Account.from_json(json.loads(account_path.read_text(encoding="utf-8")))
     account, started = Account(), time.process_time()
-    write_documents(part, write_columns(_clean(unit, steps, account), columns, deduplicate))
+    try:
+        write_documents(part, write_columns(_clean(unit, steps, account), columns, deduplicate))
+    except DataError:
+        unit.refuse_changed()  # which explains it better
+        raise
+    unit.refuse_changed()
     account.seconds = time.process_time() - started
     write_atomically(account_path, json.dumps(account.to_json(), ensure_ascii=False).encode())
     return account
@@ -77,7 +83,8 @@ def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Itera
     steps = build_steps(configs)
     for document in READERS[unit.kind](unit, account):
         # What UTF-8 cannot hold could not be written.
-        origin, licence = name_origin(to_utf8(document.origin)), to_utf8(document.licence)
+        origin, place = name_origin(to_utf8(document.origin)), name_origin(to_utf8(document.place))
+        licence = to_utf8(document.licence)
         subject = Subject(mend(document.text), to_utf8(document.language))
         if subject.text.strip("\n") != document.text.strip("\n"):  # each text ends with one line end
             account.note_change("mend", origin, document.text, subject.text)
@@ -94,4 +101,4 @@ def _clean(unit: Unit, configs: Sequence[StepConfig], account: Account) -> Itera
             account.licences[licence] += 1
             for note in subject.notes:
                 account.note(note, origin, subject.text)
-            yield Document(subject.text, origin, licence, subject.language, identify(subject.text))
+            yield Document(subject.text, origin, licence, subject.language, identify(subject.text), place)

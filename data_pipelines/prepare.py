@@ -4,8 +4,8 @@
     extract  read, mend, judge, sign            parallel over units         work/SOURCE/UNIT.jsonl.zst, signatures/
     decide   what repeats, over all sources     parallel over hashes        work/repeats
     dedup    leave out what repeats             one pass, in order          documents/SOURCE.jsonl.zst
-    train    the tokenizer                                                  tokenizer/
-    write    token shards, train and validation                             shards/SOURCE/{train,validation}
+    train    the tokenizer, unless there is one that still fits             tokenizer/
+    write    token shards, train and validation                             shards/SOURCE/SPLIT, shards/sources.json
     report   what was kept and dropped, and why                             report.html, report.md, report.json
 
 What a stage does depends on its fingerprint: its configuration, its inputs and the stages before it. The result does
@@ -15,47 +15,41 @@ not depend on the number of workers.
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from data_pipelines.account import Account
 from data_pipelines.deduplication.apply import apply_verdict, describe_clusters, find_origins, name_survivors
-from data_pipelines.deduplication.columns import has_run, read_runs
+from data_pipelines.deduplication.columns import Run, has_run, read_runs
 from data_pipelines.deduplication.decide import Verdict, decide
 from data_pipelines.document import read_documents, write_documents
+from data_pipelines.documents_folder import DocumentsFolder
 from data_pipelines.extract import extract_unit, fingerprint, fingerprint_unit
+from data_pipelines.make_tokenizer import make_tokenizer
 from data_pipelines.progress import show_stage
-from data_pipelines.provenance import describe_inputs, describe_versions, hash_file
+from data_pipelines.provenance import describe_inputs, describe_versions
 from data_pipelines.report import write_report
-from data_pipelines.sources import code, documents, web, wikipedia
-from data_pipelines.sources.packages import fetch_package, is_package_path
-from data_pipelines.sources.unit import Unit
+from data_pipelines.sources.listing import list_units
+from data_pipelines.sources.unit import DATA_MARK, Unit
 from data_pipelines.splits import check_splits
 from data_pipelines.stages import Stages
-from data_pipelines.train_tokenizer import train_tokenizer
 from data_pipelines.worker_process import end_with_parent, worker_pool
 from data_pipelines.write_shards import write_shards
 from llmtrain.config.cleaning import StepConfig
-from llmtrain.config.corpus import (
-    CodeSource,
-    CorpusConfig,
-    DocumentsSource,
-    FillInTheMiddle,
-    SourceConfig,
-    WebSource,
-    WikipediaSource,
-)
+from llmtrain.config.corpus import CodeSource, CorpusConfig, DocumentsSource, FillInTheMiddle
 from llmtrain.config.data import DataConfig
 from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.config.root import Config
 from llmtrain.errors import ConfigError, DataError
 from llmtrain.process.folder_lock import locked_folder
-from llmtrain.shards.manifest import MANIFEST_VERSION
+from llmtrain.shards.manifest import MANIFEST_VERSION, read_manifest
 from llmtrain.shards.reader import ShardedTokens
+from llmtrain.shards.source_list import write_source_list
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 
 
@@ -107,7 +101,7 @@ def _hold(config: Config, console: Console | None, user: str, task: int | None =
     folder, remedy = config.data.folder, "Wait for it, or choose another data.folder."
     try:
         with ExitStack() as stack:
-            stack.enter_context(locked_folder(folder, "prepare.lock", user, remedy, is_shared=task is not None))
+            stack.enter_context(locked_folder(folder, DATA_MARK, user, remedy, is_shared=task is not None))
             if task is not None:
                 stack.enter_context(locked_folder(folder / "work", f"task-{task}.lock", user, remedy))
             yield _Preparation(config.corpus, config.data, console or Console(stderr=True, highlight=False))
@@ -116,21 +110,6 @@ def _hold(config: Config, console: Console | None, user: str, task: int | None =
             f"{folder}: cannot be read or written: {error}. Mend that, then run `llmtrain data prepare` again: "
             "finished stages are kept."
         ) from error
-
-
-def list_units(name: str, source: SourceConfig, downloads: Path) -> list[Unit]:
-    """Units of any source; packages it names are fetched."""
-    paths = [str(fetch_package(path, downloads)) if is_package_path(path) else path for path in source.paths]
-    source = source.model_copy(update={"paths": paths})
-    match source:
-        case WebSource():
-            return web.list_units(name, source, downloads)
-        case WikipediaSource():
-            return wikipedia.list_units(name, source)
-        case CodeSource():
-            return code.list_units(name, source)
-        case _:
-            return documents.list_units(name, source)
 
 
 _Job = tuple[Unit, list[StepConfig], Path, Path, DeduplicateConfig]
@@ -144,10 +123,11 @@ class _Preparation:
         self._corpus, self._folder, self._console = corpus, data.folder, console
         self._checks_bytes = data.verify == "full"
         self._stages = Stages(data.folder)
+        self._documents = DocumentsFolder(data.folder, self._stages, checks_bytes=self._checks_bytes)
         self._workers = corpus.workers or len(os.sched_getaffinity(0))
         self._documents_print: dict[str, str] = {}
         self._units: dict[str, list[Unit]] = {}
-        self._tokenizer_print = ""
+        self._tokenizer: Tokenizer
 
     def make_documents(self) -> None:
         """Extract and deduplicate every source."""
@@ -164,35 +144,30 @@ class _Preparation:
         self._extract(self._list_jobs(self._list_units())[task::tasks])
 
     def make_tokenizer(self) -> None:
-        """Train the tokenizer on the documents of all sources."""
-        config = self._corpus.tokenizer
-        self._tokenizer_print = fingerprint(
-            "tokenizer", config.model_dump(exclude={"accelerator"}), self._documents_print
+        """Keep, take or train the tokenizer."""
+        self._tokenizer = make_tokenizer(
+            self._folder / "tokenizer",
+            self._corpus.tokenizer,
+            list(self._corpus.sources),
+            self._corpus.validation_fraction,
+            self._documents,
+            self._stages,
+            self._console,
         )
-        folder = self._folder / "tokenizer"
-        if self._is_current("tokenizer", self._tokenizer_print, lambda: Tokenizer.load(folder)):
-            return
-        check_splits(map(self._document_path, self._corpus.sources), self._corpus.validation_fraction)
-        self._stages.start("tokenizer")
-        texts = {name: self._reader(name) for name in self._corpus.sources}
-        with show_stage(self._console, "train tokenizer", config.vocab_size, "pieces") as advance:
-            tokenizer = train_tokenizer(texts, config, folder)
-            advance(tokenizer.vocab_size)
-        self._stages.finish("tokenizer", self._tokenizer_print, {"sha256": tokenizer.sha256})
 
     def make_shards(self) -> None:
         """Tokenize every source."""
-        tokenizer = Tokenizer.load(self._folder / "tokenizer")
         for name in self._corpus.sources:
             folder, stage = self._folder / "shards" / name, f"shards/{name}"
-            settings = (MANIFEST_VERSION, self._corpus.validation_fraction, self._corpus.shard_tokens)
-            reordered = self._fill_in_the_middle(name)
-            settings_print = (*settings, reordered.model_dump() if reordered else None)
-            own_print = fingerprint(stage, tokenizer.sha256, self._documents_print[name], settings_print)
-            if not self._is_current(stage, own_print, partial(self._check_shards, folder)):
-                self._write_source(name, folder, tokenizer, own_print)
-        for stale in set(_subfolders(self._folder / "shards")) - set(self._corpus.sources):
-            self._console.print(f"shards of {stale}: not in corpus.sources any more; left as they are", markup=False)
+            provenance, settings = self._describe(name), (self._corpus.validation_fraction, self._corpus.shard_tokens)
+            own_print = fingerprint(MANIFEST_VERSION, self._tokenizer.sha256, settings, provenance)
+            if not self._is_current(stage, own_print, partial(self._check_shards, name, folder)):
+                self._write_source(name, folder, provenance, own_print)
+        manifests = {name: self._stages.result(f"shards/{name}")["manifests"] for name in self._corpus.sources}
+        write_source_list(self._folder, self._tokenizer.sha256, manifests)
+        for stale in sorted(set(_subfolders(self._folder / "shards")) - set(self._corpus.sources)):
+            told = "not in corpus.sources any more; left as they are, but not part of the data"
+            self._console.print(f"shards of {stale}: {told}", markup=False)
 
     def make_report(self) -> None:
         """Write report.html, report.md and report.json."""
@@ -206,7 +181,7 @@ class _Preparation:
     def _list_units(self) -> dict[str, list[Unit]]:
         """Units by source; notes what the documents of each source depend on."""
         units = {
-            name: list(dict.fromkeys(list_units(name, source, self._folder / "downloads")))
+            name: list(dict.fromkeys(list_units(name, source, self._folder)))
             for name, source in self._corpus.sources.items()
         }
         self._units, before = units, ""
@@ -244,6 +219,8 @@ class _Preparation:
             name: [run for unit in self._units[name] for run in read_runs(self._columns_path(name, unit))]
             for name in names
         }
+        with ThreadPoolExecutor(self._workers) as pool:
+            list(pool.map(Run.verify, (run for own in runs.values() for run in own)))
         folder = self._folder / "work" / "repeats" / self._documents_print[names[-1]]
 
         def follow(done: Iterable[None], count: int) -> Iterator[None]:
@@ -268,7 +245,7 @@ class _Preparation:
             everything = (document for _, _, part, _, _ in jobs for document in read_documents(part))
             unique = apply_verdict(everything, verdict, self._corpus.deduplicate.paragraphs, kept)
             self._stages.start(f"documents/{name}")
-            write_documents(self._document_path(name), unique)
+            write_documents(self._documents.path(name), unique)
             advance(extracted.documents)
         if not kept.documents:
             dropped = dict(extracted.dropped + kept.dropped) or "nothing, for nothing was there to read"
@@ -277,7 +254,7 @@ class _Preparation:
                 "the paths."
             )
         places = [*verdict.samples.values(), *(place for _, place in verdict.largest)]
-        origins = find_origins(places, {source: self._document_path(source) for source in self._units})
+        origins = find_origins(places, {source: self._documents.path(source) for source in self._units})
         name_survivors(kept, origins)
         kept.dropped += extracted.dropped
         kept.changed += extracted.changed
@@ -287,42 +264,45 @@ class _Preparation:
         result = kept.to_json() | {"units": len(units), "input_bytes": sum(unit.count_bytes() for unit in units)}
         result["licences"] = sorted(extracted.licences)
         result["clusters"] = describe_clusters(verdict, origins)
+        result |= self._documents.describe(name)
         self._stages.finish(f"documents/{name}", self._documents_print[name], result)
 
-    def _write_source(self, name: str, folder: Path, tokenizer: Tokenizer, own_print: str) -> None:
-        told = self._stages.result(f"documents/{name}")
-        check_splits([self._document_path(name)], self._corpus.validation_fraction)
-        self._stages.start(f"shards/{name}")
-        reordered = self._fill_in_the_middle(name)
-        provenance = {
+    def _describe(self, name: str) -> dict[str, Any]:
+        """What shards depend on and their manifests tell; no times, so that touched inputs are the same data."""
+        told, reordered = self._stages.result(f"documents/{name}"), self._fill_in_the_middle(name)
+        return {
             "paths": self._corpus.sources[name].paths,
             "inputs": describe_inputs(self._units[name]),
             "licences": told["licences"],
             "documents": told["documents"],
-            "documents_sha256": hash_file(self._document_path(name)),
-            "documents_fingerprint": self._documents_print[name],
-            "versions": describe_versions(self._corpus.sources[name].kind),
+            "documents_sha256": told["documents_sha256"],
             "fill_in_the_middle": reordered.model_dump() if reordered else None,
             "steps": [step.model_dump() for step in self._steps(name)],
             "dropped": told["dropped"],
         }
+
+    def _write_source(self, name: str, folder: Path, provenance: dict[str, Any], own_print: str) -> None:
+        told = self._stages.result(f"documents/{name}")
+        check_splits(name, self._documents.read(name), self._corpus.validation_fraction)
+        self._stages.start(f"shards/{name}")
         with show_stage(self._console, f"write shards of {name}", told["characters"], "characters") as advance:
             manifests = write_shards(
-                read_documents(self._document_path(name)),
+                self._documents.read(name),
                 folder,
-                tokenizer,
+                self._tokenizer,
                 source=name,
                 licence=", ".join(told["licences"]),
-                provenance=provenance,
+                provenance=provenance | {"versions": describe_versions(self._corpus.sources[name].kind)},
                 validation_fraction=self._corpus.validation_fraction,
                 shard_tokens=self._corpus.shard_tokens,
                 workers=self._workers,
-                fill_in_the_middle=reordered,
+                fill_in_the_middle=self._fill_in_the_middle(name),
                 accelerator=self._corpus.tokenizer.accelerator,
                 progress=lambda _, characters: advance(characters),
             )
-        tokens = {f"{split}_tokens": manifest.token_count for split, manifest in manifests.items()}
-        self._stages.finish(f"shards/{name}", own_print, tokens)
+        result: dict[str, Any] = {f"{split}_tokens": manifest.token_count for split, manifest in manifests.items()}
+        result["manifests"] = {split: read_manifest(folder / split)[1] for split in manifests}
+        self._stages.finish(f"shards/{name}", own_print, result)
 
     def _is_current(self, stage: str, own_print: str, check_output: Callable[[], object]) -> bool:
         if not self._stages.is_finished(stage, own_print):
@@ -335,22 +315,25 @@ class _Preparation:
         self._console.print(f"{stage:<22} up to date", markup=False)
         return True
 
-    def _check_shards(self, folder: Path) -> None:
-        for split in ("train", "validation"):
+    def _check_shards(self, name: str, folder: Path) -> None:
+        for split, digest in self._stages.result(f"shards/{name}")["manifests"].items():
             shards = ShardedTokens(folder / split)
+            if shards.manifest_sha256 != digest:
+                raise DataError(f"{shards.folder}: its manifest is not what was written")
             if self._checks_bytes:
                 shards.verify()
 
     def _has_documents(self, name: str) -> bool:
-        is_finished = self._stages.is_finished(f"documents/{name}", self._documents_print[name])
-        return (
-            is_finished
-            and self._document_path(name).exists()
-            and all(has_run(self._columns_path(name, unit)) for unit in self._units[name])
-        )
-
-    def _reader(self, name: str) -> Callable[[], Iterator[str]]:
-        return lambda: (document.text for document in read_documents(self._document_path(name)))
+        stage = f"documents/{name}"
+        if not self._stages.is_finished(stage, self._documents_print[name]):
+            return False
+        if not all(has_run(self._columns_path(name, unit)) for unit in self._units[name]):
+            return False
+        damage = self._documents.find_damage(name)
+        if damage is not None:
+            self._console.print(f"{stage:<22} done again: {damage}", markup=False)
+            self._stages.start(stage)
+        return damage is None
 
     def _steps(self, name: str) -> list[StepConfig]:
         return self._corpus.steps[self._corpus.sources[name].steps]
@@ -358,9 +341,6 @@ class _Preparation:
     def _fill_in_the_middle(self, name: str) -> FillInTheMiddle | None:
         source = self._corpus.sources[name]
         return source.fill_in_the_middle if isinstance(source, CodeSource | DocumentsSource) else None
-
-    def _document_path(self, name: str) -> Path:
-        return self._folder / "documents" / f"{name}.jsonl.zst"
 
     def _unit_print(self, name: str, unit: Unit) -> str:
         return fingerprint_unit(unit, self._steps(name), self._corpus.deduplicate)
@@ -376,7 +356,7 @@ class _Preparation:
         """Remove columns of units that are in no source any more."""
         for name in _subfolders(self._folder / "signatures"):
             prints = {self._unit_print(name, unit) for unit in self._units.get(name, [])}
-            for path in (self._folder / "signatures" / name).glob("*.npy"):
+            for path in (self._folder / "signatures" / name).iterdir():
                 if path.name.partition(".")[0] not in prints:
                     path.unlink()
 

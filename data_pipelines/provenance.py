@@ -52,12 +52,6 @@ def describe_versions(kind: str) -> dict[str, str]:
     return versions
 
 
-def hash_file(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _name(unit: Unit, file: str) -> str:
     path = Path(file)
     relative = path.relative_to(unit.root) if unit.root and path.is_relative_to(unit.root) else Path(path.name)

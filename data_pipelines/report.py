@@ -35,7 +35,7 @@ def draw_report(folder: Path) -> Path:
         The path of report.html.
 
     Raises:
-        DataError: report.json, shards or the tokenizer are missing or damaged.
+        DataError: report.json, shards or the tokenizer are missing or damaged, or the folder cannot be written.
     """
     path = folder / "report.json"
     try:
@@ -44,8 +44,19 @@ def draw_report(folder: Path) -> Path:
         raise DataError(f"{path}: cannot be read: {error}. Run `llmtrain data prepare` again.") from error
     name = folder.resolve().name
     page = folder / "report.html"
-    write_atomically(folder / "report.md", _render(name, sources).encode())
-    write_atomically(page, render_page(name, sources, folder).encode())
+    try:
+        files = {folder / "report.md": _render(name, sources), page: render_page(name, sources, folder)}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: not what `llmtrain data prepare` writes: {type(error).__name__}: {error}. Run it again."
+        ) from error
+    try:
+        for file, content in files.items():
+            write_atomically(file, content.encode())
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be written: {error}. Free some space, or copy the folder to where it can be written."
+        ) from error
     return page
 
 

@@ -1,9 +1,8 @@
 """Which documents are held out for validation: it depends on the hash of their text alone."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from data_pipelines.document import read_documents
+from data_pipelines.document import Document
 from llmtrain.errors import DataError
 
 SPLITS = ("train", "validation")
@@ -19,26 +18,24 @@ def is_validation(document_id: str, fraction: float) -> bool:
     return int(document_id[-16:], 16) < fraction * 2**64
 
 
-def check_splits(paths: Iterable[Path], fraction: float) -> None:
-    """See that each source has a document in each split; reads its documents until it has.
+def check_splits(name: str, documents: Iterable[Document], fraction: float) -> None:
+    """See that a source has a document in each split; reads its documents until it has.
 
     Args:
-        paths: file of documents of each source, named after it.
+        name: of the source.
+        documents: of the source.
         fraction: share of documents to hold out.
 
     Raises:
-        DataError: a source has none in one of them, or a file is missing or damaged.
+        DataError: it has none in one of them.
     """
-    for path in paths:
-        counts = {True: 0, False: 0}
-        for document in read_documents(path):
-            counts[is_validation(document.id, fraction)] += 1
-            if all(counts.values()):
-                break
-        else:
-            name, number = path.name.partition(".jsonl")[0], sum(counts.values())
-            lacking, remedy = ("train", "Give") if counts[True] else ("validation", "Raise it, or give")
-            raise DataError(
-                f"corpus.validation_fraction = {fraction}: source '{name}' has {number:,} different documents, and "
-                f"none of them falls to {lacking}. {remedy} the source more text."
-            )
+    counts = {True: 0, False: 0}
+    for document in documents:
+        counts[is_validation(document.id, fraction)] += 1
+        if all(counts.values()):
+            return
+    lacking, remedy = ("train", "Give") if counts[True] else ("validation", "Raise it, or give")
+    raise DataError(
+        f"corpus.validation_fraction = {fraction}: source '{name}' has {sum(counts.values()):,} different documents, "
+        f"and none of them falls to {lacking}. {remedy} the source more text."
+    )

@@ -6,9 +6,9 @@ split at newlines, as its command line does, it would learn none.
 """
 
 import hashlib
+import heapq
 import importlib.metadata
 import io
-import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +18,7 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
+from data_pipelines.document import hash_file
 from llmtrain.config.corpus import TokenizerConfig
 from llmtrain.errors import DataError
 from llmtrain.shards.manifest import write_atomically
@@ -29,6 +30,7 @@ from llmtrain.tokenizer.special_tokens import BOS_ID, CONTROL_SYMBOLS, EOS_ID, P
 MAX_PIECE_BYTES = 16_384
 _PARITY_TEXTS = 200
 _SCORE_STEPS = 32
+_HASH_BYTES = 16
 _SETTINGS: dict[str, Any] = {
     "byte_fallback": True,
     "normalization_rule_name": "identity",
@@ -63,7 +65,7 @@ def train_tokenizer(texts_by_source: Mapping[str, Texts], config: TokenizerConfi
     tokenizer = Tokenizer(model)
     texts = [text[:2000] for text in sample[:: max(1, len(sample) // _PARITY_TEXTS)]]
     compared = check_parity(tokenizer, convert_to_fast(tokenizer), texts)
-    manifest = {
+    manifest: dict[str, Any] = {
         "sha256": tokenizer.sha256,
         "algorithm": config.algorithm,
         "vocab_size": tokenizer.vocab_size,
@@ -79,6 +81,9 @@ def train_tokenizer(texts_by_source: Mapping[str, Texts], config: TokenizerConfi
     try:
         (staging / MODEL_NAME).write_bytes(model)
         save_fast(tokenizer, staging)
+        manifest["files"] = {
+            path.name: hash_file(path) for path in sorted(staging.iterdir()) if path.name != MODEL_NAME
+        }
         write_atomically(staging / MANIFEST_NAME, (json.dumps(manifest, indent=1) + "\n").encode())
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
@@ -91,29 +96,59 @@ def draw_sample(texts_by_source: Mapping[str, Texts], characters: int) -> Iterat
     """Pieces of documents, an equal number of characters from each source that has enough, in a fixed order.
 
     Which documents are drawn depends on their text alone: those with the smallest hash first, so the sample does not
-    follow the order of files.
+    follow the order of files. The last one is cut, so there are never more characters than asked for.
 
     Args:
         texts_by_source: for each source a function that starts reading its documents.
         characters: in all.
     """
-    sizes = {name: [(hash_text(text), len(text)) for text in texts()] for name, texts in texts_by_source.items()}
-    budget, left = characters, len(sizes)
-    for name in sorted(sizes, key=lambda name: sum(size for _, size in sizes[name])):
-        share, taken, chosen = budget // left, 0, set()
-        for digest, size in sorted(sizes[name]):
-            if taken >= share:
+    smallest = {name: _Smallest(texts(), characters) for name, texts in texts_by_source.items()}
+    budget, left = characters, len(smallest)
+    for name in sorted(smallest, key=lambda name: smallest[name].characters):
+        chosen = smallest[name].choose(budget // left)
+        budget, left = budget - sum(chosen.values()), left - 1
+        for text in texts_by_source[name]():
+            limit = chosen.pop(hash_text(text), 0)
+            if limit:
+                yield from cut_at_lines(text[:limit])
+
+
+class _Smallest:
+    """Documents of a source with the smallest hashes, no more than are needed for so many characters.
+
+    Memory is bounded by the characters asked for, not by the size of the source.
+    """
+
+    def __init__(self, texts: Iterator[str], characters: int) -> None:
+        self.characters = 0
+        """Of all documents, each text once, as far as they are needed."""
+        self._sizes: dict[int, int] = {}
+        heap: list[int] = []  # of negated hashes: the largest in front
+        for text in texts:
+            number = int.from_bytes(hash_text(text))
+            is_full = self.characters >= characters
+            if not text or number in self._sizes or (is_full and number > -heap[0]):
+                continue
+            self._sizes[number] = len(text)
+            self.characters += len(text)
+            heapq.heappush(heap, -number)
+            while self.characters - self._sizes[-heap[0]] >= characters:
+                self.characters -= self._sizes.pop(-heapq.heappop(heap))
+
+    def choose(self, characters: int) -> dict[bytes, int]:
+        """By hash how much is taken of each document; the last one is cut."""
+        chosen: dict[bytes, int] = {}
+        for number, size in sorted(self._sizes.items()):
+            if characters <= 0:
                 break
-            chosen.add(digest)
-            taken += size
-        budget, left = budget - min(taken, share), left - 1
-        drawn = (text for text in texts_by_source[name]() if hash_text(text) in chosen)
-        yield from itertools.chain.from_iterable(map(cut_at_lines, drawn))
+            chosen[number.to_bytes(_HASH_BYTES)] = min(size, characters)
+            characters -= size
+        return chosen
 
 
 def hash_text(text: str) -> bytes:
-    """Identity of a text, 16 bytes."""
-    return hashlib.sha256(text.encode()).digest()[:16]
+    """Identity of a text."""
+    return hashlib.sha256(text.encode()).digest()[:_HASH_BYTES]
 
 
 def cut_at_lines(text: str) -> Iterator[str]:

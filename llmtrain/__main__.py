@@ -208,16 +208,15 @@ def data_show(
     token: Annotated[int | None, typer.Option(help="Show the document of this token of a source's stream.")] = None,
     step: Annotated[int | None, typer.Option(help="List the documents of this optimizer step of a run.")] = None,
     source: Annotated[str | None, typer.Option(help="With --sample and --token: which source.")] = None,
-    split: Annotated[Literal["train", "validation"], typer.Option(help="With --sample and --token.")] = "train",
+    split: Annotated[
+        Literal["train", "validation"] | None, typer.Option(help="With --sample and --token; default train.")
+    ] = None,
     run_or_config: Annotated[Path | None, typer.Option("--run", help="With --step: run folder or YAML file.")] = None,
 ) -> None:
     """Trace tokens to documents and documents to where they come from. Default: --sample 3."""
-    from data_pipelines.show import show_document, show_sample, show_token
+    from data_pipelines.show import check_question, show_document, show_sample, show_token
 
-    if sum(question is not None for question in (sample, document, token, step)) > 1:
-        raise ConfigError("data show: give one of --sample, --document, --token and --step.")
-    if (step is None) != (run_or_config is None):
-        raise ConfigError("data show: --step and --run belong together. Example: --step 100 --run runs/quickstart.")
+    check_question(sample, document, token, step, source, split, run_or_config)
     if step is not None and run_or_config is not None:
         from llmtrain.stages.trace_step import trace_step
 
@@ -225,9 +224,9 @@ def data_show(
     elif document is not None:
         lines = show_document(folder, document)
     elif token is not None:
-        lines = show_token(folder, split, source, token)
+        lines = show_token(folder, split or "train", source, token)
     else:
-        lines = show_sample(folder, split, source, sample or 3)
+        lines = show_sample(folder, split or "train", source, sample or 3)
     for line in lines:
         typer.echo(line)
 

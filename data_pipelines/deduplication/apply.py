@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from data_pipelines.account import Account
 from data_pipelines.deduplication.decide import KEPT, REASONS, Place, Verdict
 from data_pipelines.deduplication.paragraphs import remove_paragraphs, split_paragraphs
 from data_pipelines.document import Document, read_documents
 from llmtrain.config.deduplicate import DuplicateParagraphs
+from llmtrain.errors import DataError
 
 _STEP = "duplicate_paragraphs"
 
@@ -24,9 +25,14 @@ def apply_verdict(
         verdict: what was decided.
         paragraphs: None where paragraphs stay.
         account: counts them.
+
+    Raises:
+        DataError: there are more or fewer documents than were decided about.
     """
-    place = 0
+    place, number = 0, -1
     for number, document in enumerate(documents):
+        if number == len(verdict.fates):
+            _refuse_count(f"more than {number:,}", verdict)
         fate, text = int(verdict.fates[number]), document.text
         if paragraphs and verdict.removed is not None:
             count = len(split_paragraphs(text, paragraphs.min_characters))
@@ -42,6 +48,15 @@ def apply_verdict(
             continue
         account.keep(text, document.language, document.origin)
         yield document if text is document.text else replace(document, text=text)
+    if number + 1 < len(verdict.fates):
+        _refuse_count(f"{number + 1:,}", verdict)
+
+
+def _refuse_count(found: str, verdict: Verdict) -> NoReturn:
+    raise DataError(
+        f"{found} documents, but it was decided about {len(verdict.fates):,}: the folders 'work' and 'signatures' do "
+        "not belong together. Remove both from data.folder and run `llmtrain data prepare` again."
+    )
 
 
 def find_origins(places: Iterable[Place], paths: Mapping[str, Path]) -> dict[Place, str]:

@@ -8,12 +8,14 @@ Written by the worker that cleans the unit; kept, so that a later source is dedu
     STEM.RUN.paragraphs.npy   [1, n] hashes of paragraphs                          .order.npy   [1, n]
     STEM.RUN.lengths.npy      [2, n] characters of each paragraph, and the document it stands in
     STEM.RUN.sizes.npy        [n] characters of all paragraphs of each document
+    STEM.RUN.sha256.json      sha256 of each of these files; written last
 
 A unit of many documents makes several runs, so that a worker's memory does not grow with it.
 """
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,9 +26,10 @@ from numpy.typing import NDArray
 
 from data_pipelines.deduplication.paragraphs import split_paragraphs
 from data_pipelines.deduplication.signatures import compute_bands
-from data_pipelines.document import Document
+from data_pipelines.document import Document, hash_file
 from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.errors import DataError
+from llmtrain.shards.manifest import write_atomically
 
 RUN_DOCUMENTS = 1 << 18
 _BATCH_CHARACTERS = 1 << 20
@@ -45,7 +48,7 @@ class Run:
     """Columns of up to `RUN_DOCUMENTS` documents that follow each other."""
 
     def __init__(self, stem: Path, number: int) -> None:
-        self._stem = stem.with_name(f"{stem.name}.{number:05d}")
+        self._stem = _run_stem(stem, number)
         self.documents, self.paragraphs = self.load("documents").tolist()
 
     def load(self, name: str) -> NDArray[Any]:
@@ -77,6 +80,27 @@ class Run:
         part = keys[:, first:last].T if kind == "ids" else keys[row, first:last]
         return np.asarray(part, np.uint64), np.asarray(order[row, first:last], np.int64)
 
+    def verify(self) -> None:
+        """Check every file against its sha256.
+
+        Raises:
+            DataError: one is missing or damaged.
+        """
+        try:
+            expected = json.loads(_digests_path(self._stem).read_text())
+            for name, digest in expected.items():
+                path = self._stem.with_name(f"{self._stem.name}.{name}.npy")
+                if hash_file(path) != digest:
+                    raise DataError(
+                        f"{path}: not what was written: damaged. Remove the folder around it and run `llmtrain data "
+                        "prepare` again."
+                    )
+        except (OSError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{self._stem}: damaged or missing: {error}. Remove the folder around it and run `llmtrain data "
+                "prepare` again."
+            ) from error
+
     def find_id(self, document: int) -> str:
         """Id of a document by its number in this run."""
         place = int(np.flatnonzero(self.load("ids.order")[0] == document)[0])
@@ -85,14 +109,29 @@ class Run:
 
 
 def read_runs(stem: Path) -> list[Run]:
-    """Runs of a unit, in order."""
+    """Runs of a unit, in order.
+
+    Raises:
+        DataError: there is none, or one is damaged.
+    """
     # No look at the whole folder, which holds the files of all units of a source.
-    return [Run(stem, number) for number in itertools.takewhile(partial(has_run, stem), itertools.count())]
+    runs = [Run(stem, number) for number in itertools.takewhile(partial(has_run, stem), itertools.count())]
+    if not runs:
+        raise DataError(f"{stem}.*: missing. Remove the folder around it and run `llmtrain data prepare` again.")
+    return runs
 
 
 def has_run(stem: Path, number: int = 0) -> bool:
     """Whether the columns of a run of a unit are there; each unit has a first one."""
-    return stem.with_name(f"{stem.name}.{number:05d}.documents.npy").exists()
+    return _digests_path(_run_stem(stem, number)).exists()
+
+
+def _run_stem(stem: Path, number: int) -> Path:
+    return stem.with_name(f"{stem.name}.{number:05d}")
+
+
+def _digests_path(run_stem: Path) -> Path:
+    return run_stem.with_name(f"{run_stem.name}.sha256.json")
 
 
 def write_columns(documents: Iterable[Document], stem: Path, config: DeduplicateConfig) -> Iterator[Document]:
@@ -118,7 +157,7 @@ def write_columns(documents: Iterable[Document], stem: Path, config: Deduplicate
         run.write(stem, number)
         number += 1
     # Where an attempt that was killed had more runs, they end here.
-    stem.with_name(f"{stem.name}.{number:05d}.documents.npy").unlink(missing_ok=True)
+    _digests_path(_run_stem(stem, number)).unlink(missing_ok=True)
 
 
 class _RunInMemory:
@@ -154,8 +193,12 @@ class _RunInMemory:
         self.documents += 1
 
     def write(self, stem: Path, number: int) -> None:
+        run_stem, digests = _run_stem(stem, number), dict[str, str]()
+
         def save(name: str, array: NDArray[np.generic]) -> None:
-            np.save(stem.with_name(f"{stem.name}.{number:05d}.{name}.npy"), array)
+            path = run_stem.with_name(f"{run_stem.name}.{name}.npy")
+            np.save(path, array)
+            digests[name] = hash_file(path)
 
         save("documents", np.array([self.documents, len(self._paragraphs)]))
         halves = np.frombuffer(b"".join(self._ids), ">u8").astype(np.uint64).reshape(-1, 2)
@@ -177,6 +220,7 @@ class _RunInMemory:
             save("paragraphs.order", order.astype(np.uint32)[None])
             save("lengths", np.array(self._lengths, np.uint32).reshape(-1, 2).T.copy())
             save("sizes", np.array(self._sizes, np.uint32))
+        write_atomically(_digests_path(run_stem), json.dumps(digests).encode())
 
     def _sign(self) -> None:
         if self._texts and self._config.near:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.document import Document, read_documents
+from data_pipelines.document import Document, hash_file, read_documents
 from data_pipelines.instructions.definition import find_definitions
 from data_pipelines.instructions.docstring import find_docstring_tasks
 from data_pipelines.instructions.draft import Draft, Sample
@@ -21,7 +21,6 @@ from data_pipelines.instructions.explain import find_explanations
 from data_pipelines.instructions.manual import find_manual_entries
 from data_pipelines.instructions.preferences import describe_balance, make_preferences
 from data_pipelines.instructions.section import find_sections
-from data_pipelines.provenance import hash_file
 from llmtrain.config.instructions import InstructionKind, InstructionsConfig
 from llmtrain.conversations.records import Conversation, Message, Preference, identify
 from llmtrain.errors import DataError

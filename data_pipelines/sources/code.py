@@ -12,6 +12,7 @@ import fnmatch
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data_pipelines.account import Account
@@ -42,10 +43,11 @@ from data_pipelines.sources.unit import (
     expand_paths,
     find_files,
     group_files,
-    keep_remote,
     list_files,
+    look_at,
     read_file,
     refuse_none,
+    spell,
 )
 from llmtrain.config.corpus import CodeSource
 from llmtrain.errors import ConfigError
@@ -54,7 +56,9 @@ _SHARE_BYTES, _MAX_SHARES = 16_000_000, 64
 
 
 def list_units(name: str, source: CodeSource) -> list[Unit]:
-    """Units of neighbouring files, each of one tree. A symbolic link to a file that is there too adds nothing.
+    """Units of neighbouring files, each of one tree.
+
+    A symbolic link to a file that is there too adds nothing; one that leads out of its tree is counted when it is read.
 
     Raises:
         ConfigError: an extension is a glob, or a language or a licence is not known.
@@ -81,10 +85,10 @@ def list_units(name: str, source: CodeSource) -> list[Unit]:
             continue
         for place in expand_paths(name, [to_path(path)]):
             if place.is_file() and _is_packed(str(place), rules):
-                file = StoredFile(str(place.resolve()), place.stat().st_size)
+                file = look_at(place.resolve(), spell(path, place, place.resolve()))
                 units += _list_packed(file, source.licence, rules)
             else:
-                units += _list_tree(place.resolve(), endings, source.licence, rules, is_stdlib=path == "stdlib:")
+                units += _list_tree(path, place, endings, source.licence, rules)
     wanted = f"languages {', '.join(rules.languages)}" if rules.languages else f"endings {', '.join(rules.extensions)}"
     excluded = f", but for {', '.join(rules.exclude)}" if rules.exclude else ""
     return refuse_none(name, units, f"those below a folder have the {wanted}{excluded}")
@@ -98,14 +102,16 @@ def read_files(unit: Unit, account: Account) -> Iterator[Document]:
     """
     for name in unit.files:
         path = _relate(name, unit.root)
-        origin = name if is_address(name) else f"{Path(unit.root).name}/{path}"
-        reason = find_fault_of_path(path, unit.rules)
+        is_outside = _is_outside(name, unit.root)
+        origin = name if is_address(name) or is_outside else f"{Path(unit.root).name}/{path}"
+        reason = "link" if is_outside else find_fault_of_path(path, unit.rules)
         if reason is not None:
             account.drop(reason, origin)
             continue
         content = read_file(name, account)
         if content is not None:
-            yield from to_documents(path, content, origin, unit.licence, unit.rules, account)
+            for document in to_documents(path, content, origin, unit.licence, unit.rules, account):
+                yield replace(document, place=unit.label(name))
 
 
 def read_archive(unit: Unit, account: Account) -> Iterator[Document]:
@@ -115,7 +121,7 @@ def read_archive(unit: Unit, account: Account) -> Iterator[Document]:
         DataError: the archive is damaged, cut off, or would take memory or time without end.
     """
     (name,) = unit.files
-    size = unit.remote[0].size if unit.remote else Path(name).stat().st_size
+    size = unit.listed[0].size if unit.listed else Path(name).stat().st_size
     label = strip_address(name).rpartition("/")[2]
     rules, folders = unit.rules, find_archive_licences(name, size)
     nearest = NearestLicence(lambda folder: folders.get(folder, ""), unit.licence)
@@ -129,7 +135,8 @@ def read_archive(unit: Unit, account: Account) -> Iterator[Document]:
         return reason is None
 
     for path, content in read_members(name, size, is_wanted, account, unit.share):
-        yield from to_documents(path, content, f"{label}/{path}", nearest.find(path), rules, account)
+        for document in to_documents(path, content, f"{label}/{path}", nearest.find(path), rules, account):
+            yield replace(document, place=f"{unit.label(name)}/{path}")
 
 
 def find_fault_of_path(path: str, rules: CodeRules) -> str | None:
@@ -188,9 +195,10 @@ def _check_names(name: str, source: CodeSource) -> None:
         )
 
 
-def _list_tree(root: Path, endings: Sequence[str], licence: str, rules: CodeRules, *, is_stdlib: bool) -> list[Unit]:
-    """Units of files under one licence each."""
-    excluded = CodeRules(exclude=("site-packages/*",)) if is_stdlib else CodeRules()
+def _list_tree(entry: str, place: Path, endings: Sequence[str], licence: str, rules: CodeRules) -> list[Unit]:
+    """Units of files under one licence each, of one place that an entry of `paths` means."""
+    root = place.resolve()
+    excluded = CodeRules(exclude=("site-packages/*",)) if entry == "stdlib:" else CodeRules()
     nearest = NearestLicence(lambda folder: find_folder_licence(root, folder), licence)
     found: list[tuple[str, Path]] = []
     for file in list_files([root], endings):
@@ -204,7 +212,9 @@ def _list_tree(root: Path, endings: Sequence[str], licence: str, rules: CodeRule
     return [
         unit
         for own, rows in groups
-        for unit in group_files("code", str(root), [file for _, file in rows], own, rules=rules)
+        for unit in group_files(
+            "code", str(root), [look_at(file, spell(entry, place, file)) for _, file in rows], own, rules=rules
+        )
     ]
 
 
@@ -213,9 +223,8 @@ def _list_packed(file: StoredFile, licence: str, rules: CodeRules) -> list[Unit]
     is_records = not is_archive(strip_address(file.name))
     kind = "code_records" if is_records else "code_archive"
     count = 1 if is_records or is_tar(file.name) else max(1, min(_MAX_SHARES, file.size // _SHARE_BYTES))
-    remote = keep_remote([file])
     return [
-        Unit(kind, "", (file.name,), licence, remote=remote, rules=rules, share=(number, count))
+        Unit(kind, "", (file.name,), licence, listed=(file,), rules=rules, share=(number, count))
         for number in range(count)
     ]
 
@@ -237,6 +246,11 @@ def is_wanted_path(path: str, rules: CodeRules) -> bool:
 
 def _is_excluded(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
+
+
+def _is_outside(name: str, root: str) -> bool:
+    """Whether a link led out of its tree: what it leads to is no part of the project, nor under its licence."""
+    return not is_address(name) and not Path(name).is_relative_to(root)
 
 
 def _relate(name: str, root: str) -> str:

@@ -7,6 +7,7 @@ origin     repository (max_stars_repo_name, repo_name, repo) and path
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from data_pipelines.account import Account
@@ -50,7 +51,8 @@ def read_code_records(unit: Unit, account: Account) -> Iterator[Document]:
                 f"{', '.join(sorted(record)) or 'none'}: rename the field of the text, or read it as `kind: documents` "
                 "with text_field."
             )
-        yield from _read_record(record, label, unit, account)
+        for document in _read_record(record, label, unit, account):
+            yield replace(document, place=f"{unit.label(name)}#{number}")
     if number < 0:
         account.drop("empty_file", name)  # parts without a record are ordinary
 

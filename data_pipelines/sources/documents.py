@@ -14,7 +14,7 @@ from data_pipelines.sources.compressed import MAX_RECORD_BYTES, open_decompresse
 from data_pipelines.sources.json_array import read_array
 from data_pipelines.sources.parquet import PARQUET, read_parquet
 from data_pipelines.sources.storage import refuse_remote, strip_address
-from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote, refuse_none
+from data_pipelines.sources.unit import Unit, find_files, group_files, refuse_none
 from llmtrain.config.corpus import DocumentsSource
 from llmtrain.errors import DataError
 
@@ -40,7 +40,7 @@ def list_units(name: str, source: DocumentsSource) -> list[Unit]:
     records = [file for file in files if kinds[file.name].endswith(RECORD_ENDINGS)]
     texts = [file for file in files if kinds[file.name].endswith(_TEXT)]
     settings = (source.licence, source.text_field, source.split, source.origin_field or "", source.licence_field or "")
-    units = [Unit("documents", "", (file.name,), *settings, remote=keep_remote([file])) for file in records]
+    units = [Unit("documents", "", (file.name,), *settings, listed=(file,)) for file in records]
     units += [Unit("documents", "", (dataset,), *settings) for dataset in hub]
     units += group_files("text", "", texts, source.licence)
     return refuse_none(name, units, f"those below a folder end in {', '.join((*RECORD_ENDINGS, *_TEXT))}")
@@ -67,8 +67,9 @@ def read_text_files(unit: Unit, account: Account) -> Iterator[Document]:
         elif b"\0" in content:
             account.drop("binary", name)
         else:
+            label = unit.label(name)
             try:
-                yield Document(content.decode("utf-8-sig"), name, unit.licence)
+                yield Document(content.decode("utf-8-sig"), label, unit.licence, place=label)
             except UnicodeDecodeError:
                 account.drop("not_utf8", name)
 
@@ -95,9 +96,10 @@ def read_records(unit: Unit, account: Account) -> Iterator[Document]:
             account.drop("too_large", f"{name}#{number}")
         else:
             origin = record.get(unit.origin_field)
-            has_origin = isinstance(origin, str) and bool(origin)
+            has_origin = isinstance(origin, str | int | float) and str(origin) != ""
             licence = _to_licence(record.get(unit.licence_field)) or unit.licence
-            yield Document(text, str(origin) if has_origin else f"{name}#{number}", licence)
+            place = f"{unit.label(name)}#{number}"
+            yield Document(text, str(origin) if has_origin else place, licence, place=place)
     if number < 0:
         account.drop("empty_file", name)  # parts without a record are ordinary
 

@@ -13,7 +13,7 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import parse_qsl, urlsplit
@@ -57,6 +57,8 @@ class StoredFile:
     """Bytes; 0 where the storage does not say."""
     version: str = ""
     """Entity tag, checksum or time of change."""
+    label: str = field(default="", compare=False)
+    """As `paths` spells it, where that is not its name."""
 
 
 def is_address(name: str) -> bool:

@@ -3,7 +3,7 @@
 In: paths of a source's configuration. Out: units, in an order that depends on the paths alone.
 
     find_files(name, paths, endings)      all files of a source, local or not
-    Unit(..., (file.name,), ..., remote=keep_remote([file]))      and `open_file(name)` of `storage` in its reader
+    Unit(..., (file.name,), ..., listed=(file,))      and `open_file(name)` of `storage` in its reader
 """
 
 import glob
@@ -30,6 +30,10 @@ from llmtrain.errors import DataError
 logger = logging.getLogger(__name__)
 
 
+DATA_MARK = "prepare.lock"
+"""A folder that holds it was written by `llmtrain data prepare`: no input, unless something inside it is named."""
+
+
 @dataclass(frozen=True)
 class CodeRules:
     """Which files of a source of code count, as its configuration says."""
@@ -54,29 +58,49 @@ class Unit:
     origin_field: str = ""
     licence_field: str = ""
     extraction: str = ""
-    remote: tuple[StoredFile, ...] = ()
-    """Those of its files that are no local ones, as they were listed."""
+    listed: tuple[StoredFile, ...] = ()
+    """Its files as they were when they were listed, but for datasets of the hub."""
     rules: CodeRules = CodeRules()
     share: tuple[int, int] = (0, 1)
     """Number of the share that is read of its one file, and how many shares there are."""
 
-    def describe_inputs(self) -> list[tuple[str, int, int | str]]:
+    def describe_inputs(self) -> list[tuple[str, int, str]]:
         """Name, size and modification time or version of each file: what tells that nothing has changed.
 
         Sizes of the shares of a file add up to its size.
         """
-        local = [name for name in self.files if not name.startswith("hub:") and not is_address(name)]
-        stats = [(name, Path(name).stat()) for name in local]
-        described: list[tuple[str, int, int | str]] = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-        described += [(file.name, file.size, file.version) for file in self.remote]
         number, count = self.share
         return [
-            (name, size * (number + 1) // count - size * number // count, version) for name, size, version in described
+            (file.name, file.size * (number + 1) // count - file.size * number // count, file.version)
+            for file in self.listed
         ]
 
     def count_bytes(self) -> int:
         """Bytes of its inputs."""
         return sum(size for _, size, _ in self.describe_inputs())
+
+    def label(self, name: str) -> str:
+        """A file as `paths` spells it."""
+        return next((file.label or name for file in self.listed if file.name == name), name)
+
+    def refuse_changed(self) -> None:
+        """Look at local files again, after they were read: half of an old and half of a new file is no text.
+
+        Raises:
+            DataError: one is not as it was listed.
+        """
+        for file in self.listed:
+            if is_address(file.name):
+                continue
+            try:
+                is_same = look_at(Path(file.name)) == file
+            except OSError:
+                is_same = False
+            if not is_same:
+                raise DataError(
+                    f"{file.name}: changed while it was read. Let nothing write to it, then run `llmtrain data "
+                    "prepare` again: finished parts of other files are kept."
+                )
 
 
 def refuse_none(name: str, units: list[Unit], wanted: str) -> list[Unit]:
@@ -108,8 +132,12 @@ def find_files(
     """
     addresses = [path for path in paths if is_address(path)]
     local = [to_path(path) for path in paths if not is_address(path)]
-    found = [match for path in local for match in expand_path(path)] if is_optional else expand_paths(name, local)
-    files = [StoredFile(str(file), file.stat().st_size) for file in list_files(found, endings)]
+    labels: dict[Path, str] = {}
+    for path in local:
+        for match in expand_path(path) if is_optional else expand_paths(name, [path]):
+            for file in list_files([match], endings):
+                labels.setdefault(file, spell(path, match, file))
+    files = [look_at(file, label) for file, label in sorted(labels.items())]
     stored: dict[str, StoredFile] = {}
     for address in addresses:
         matches = find_stored(name, address, tuple(endings))
@@ -119,9 +147,28 @@ def find_files(
     return files + sorted(stored.values(), key=lambda file: file.name)
 
 
-def keep_remote(files: Iterable[StoredFile]) -> tuple[StoredFile, ...]:
-    """What a unit keeps of its files: those that cannot be looked at again without asking their storage."""
-    return tuple(file for file in files if is_address(file.name))
+def look_at(path: Path, label: str = "") -> StoredFile:
+    """A local file as it is now: its size, and its time of modification as its version."""
+    status = path.stat()
+    return StoredFile(str(path), status.st_size, str(status.st_mtime_ns), label if label != str(path) else "")
+
+
+def spell(entry: str, match: Path, file: Path) -> str:
+    """A file as an entry of `paths` spells it: relative where that is, and by package instead of by folder.
+
+    Args:
+        entry: of `paths`.
+        match: one of the files and folders that it means.
+        file: that one, or one below it, resolved.
+    """
+    place = match.resolve()
+    if not file.is_relative_to(place):  # a link led out of it
+        return str(file)
+    inner = file.relative_to(place).as_posix()
+    if entry == "stdlib:":
+        return f"{entry}{inner}"
+    spelled = entry if entry.startswith("package:") else match.as_posix()
+    return spelled if inner == "." else f"{spelled}/{inner}"
 
 
 def expand_path(path: str) -> list[Path]:
@@ -170,7 +217,8 @@ def expand_paths(name: str, paths: Iterable[str]) -> list[Path]:
 def list_files(paths: Iterable[Path], endings: Sequence[str]) -> list[Path]:
     """The given files, and below given folders all files with one of the endings; sorted, each once.
 
-    Links are followed, but not back to a folder above. What may not be read is left out with a warning.
+    Links are followed, but not back to a folder above. Folders of prepared data below a given one are left out, and
+    what may not be read, with a warning.
     """
     files: dict[Path, None] = {}
     for path in paths:
@@ -220,11 +268,10 @@ def group_files(
     def close() -> None:
         if group:
             names = tuple(file.name for file in group)
-            remote = keep_remote(group)
-            units.append(Unit(kind, root, names, licence, extraction=extraction, remote=remote, rules=rules))
+            units.append(Unit(kind, root, names, licence, extraction=extraction, listed=tuple(group), rules=rules))
 
     for file in files:
-        stored = file if isinstance(file, StoredFile) else StoredFile(str(file), file.stat().st_size)
+        stored = file if isinstance(file, StoredFile) else look_at(file)
         if group and (size + stored.size > max_bytes or len(group) == max_files):
             close()
             group, size = [], 0
@@ -260,8 +307,10 @@ def _match(pattern: str) -> Iterator[Path]:
 
 
 def _list_folders(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """A folder and all below it, through links too, but not back to one of those above."""
+    """A folder and all below it, through links too, but not back to one of those above, nor into prepared data."""
     try:
+        if above and (folder / DATA_MARK).exists():
+            return
         status = folder.stat()
         identity = (status.st_dev, status.st_ino)
         if identity in above:

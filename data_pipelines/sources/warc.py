@@ -7,7 +7,7 @@ plain text are pages; of records of other types, those that may hold some are co
 import io
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from warcio.recordloader import ArcWarcRecord
 from warcio.statusandheaders import StatusAndHeaders, StatusAndHeadersParser
@@ -32,6 +32,8 @@ class Page:
     is_html: bool = True
     language: str = ""
     """ISO 639-1 code, where the archive says it and there is one."""
+    number: int = field(default=0, compare=False)
+    """Of its record among those of the archive that can be read, from 0."""
 
 
 def read_pages(name: str, account: Account) -> Iterator[Page]:
@@ -47,7 +49,7 @@ def read_pages(name: str, account: Account) -> Iterator[Page]:
         OSError: it cannot be read.
         zlib.error: its compression is damaged, and nothing can be read after that.
     """
-    for headers, block in read_records(name, account):
+    for number, (headers, block) in enumerate(read_records(name, account)):
         match str(headers.get_header("WARC-Type") or "").lower():
             case "response":
                 page = _to_page(headers, block, name)
@@ -62,7 +64,7 @@ def read_pages(name: str, account: Account) -> Iterator[Page]:
         if isinstance(page, str):
             account.drop(page, _find_url(headers, name))
         else:
-            yield page
+            yield replace(page, number=number)
 
 
 def _to_text(headers: StatusAndHeaders, block: bytes, name: str) -> Page | str:

@@ -17,7 +17,7 @@ from data_pipelines.sources.html import extract_text
 from data_pipelines.sources.main_text import extract_main_text
 from data_pipelines.sources.pydoc_site import crawl_pydoc_site
 from data_pipelines.sources.storage import StoredFile, ends_in, open_file, strip_address
-from data_pipelines.sources.unit import Unit, find_files, group_files, keep_remote, read_file, refuse_none
+from data_pipelines.sources.unit import Unit, find_files, group_files, look_at, read_file, refuse_none
 from data_pipelines.sources.warc import Page, read_pages
 from llmtrain.config.corpus import WebSource
 from llmtrain.errors import DataError
@@ -47,14 +47,13 @@ def list_units(name: str, source: WebSource, downloads: Path) -> list[Unit]:
     files = find_files(name, [path for path in source.paths if path != "pydoc:"], endings)
     files += find_files(name, source.optional_paths, endings, is_optional=True)
     if "pydoc:" in source.paths:
-        crawl = crawl_pydoc_site(downloads / "pydoc.warc.gz").resolve()
-        files.append(StoredFile(str(crawl), crawl.stat().st_size))
+        files.append(look_at(crawl_pydoc_site(downloads / "pydoc.warc.gz").resolve(), "pydoc:"))
     files = list({file.name: file for file in files}.values())
     kinds = [_find_kind(name, file) for file in files]
     archives = [file for file, kind in zip(files, kinds, strict=True) if kind == "warc"]
     pages = [file for file, kind in zip(files, kinds, strict=True) if kind == "html"]
     units = [
-        Unit("warc", "", (file.name,), source.licence, extraction=source.extraction, remote=keep_remote([file]))
+        Unit("warc", "", (file.name,), source.licence, extraction=source.extraction, listed=(file,))
         for file in archives
     ]
     units += group_files("html", "", pages, source.licence, extraction=source.extraction)
@@ -92,7 +91,8 @@ def read_html_files(unit: Unit, account: Account) -> Iterator[Document]:
     for name in unit.files:
         html = read_file(name, account)
         if html is not None:
-            yield from _to_document(Page(name, html, None), unit, account)
+            label = unit.label(name)
+            yield from _to_document(Page(label, html, None), unit, label, account)
 
 
 def read_warc(unit: Unit, account: Account) -> Iterator[Document]:
@@ -104,14 +104,14 @@ def read_warc(unit: Unit, account: Account) -> Iterator[Document]:
     for name in unit.files:
         try:
             for page in read_pages(name, account):
-                yield from _to_document(page, unit, account)
+                yield from _to_document(page, unit, f"{unit.label(name)}#{page.number}", account)
         except (EOFError, ValueError, OSError, zlib.error) as error:
             raise DataError(
                 f"{name}: damaged or cut off: {error}. Fetch it again, or leave it out of paths."
             ) from error
 
 
-def _to_document(page: Page, unit: Unit, account: Account) -> Iterator[Document]:
+def _to_document(page: Page, unit: Unit, place: str, account: Account) -> Iterator[Document]:
     if b"\0" in page.content[:4096]:
         account.drop("binary", page.url)
         return
@@ -127,4 +127,4 @@ def _to_document(page: Page, unit: Unit, account: Account) -> Iterator[Document]
     if not text:
         account.drop("no_text", page.url)
         return
-    yield Document(text, page.url, unit.licence, page.language)
+    yield Document(text, page.url, unit.licence, page.language, place=place)

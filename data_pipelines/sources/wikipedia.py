@@ -15,7 +15,7 @@ from data_pipelines.account import Account
 from data_pipelines.document import Document
 from data_pipelines.sources.compressed import open_decompressed
 from data_pipelines.sources.storage import strip_address
-from data_pipelines.sources.unit import Unit, find_files, keep_remote, refuse_none
+from data_pipelines.sources.unit import Unit, find_files, refuse_none
 from data_pipelines.sources.wikitext import HIDDEN_PREFIXES, render_wikitext
 from llmtrain.config.corpus import WikipediaSource
 from llmtrain.errors import DataError
@@ -39,7 +39,7 @@ def list_units(name: str, source: WikipediaSource) -> list[Unit]:
     """
     files = find_files(name, source.paths, _ENDINGS)
     rule = "" if source.disambiguation else "no disambiguation"
-    units = [Unit("wikipedia", rule, (file.name,), source.licence, remote=keep_remote([file])) for file in files]
+    units = [Unit("wikipedia", rule, (file.name,), source.licence, listed=(file,)) for file in files]
     return refuse_none(name, units, f"those below a folder end in {', '.join(_ENDINGS)}")
 
 
@@ -59,7 +59,8 @@ def read_dump(unit: Unit, account: Account) -> Iterator[Document]:
                 for page in dump.pages:
                     text = _read_page(page, f"{label}#{page.id}", hidden, account, disambiguation=not unit.root)
                     if text is not None:
-                        yield Document(text, f"{label}#{page.id}", unit.licence, language)
+                        place = f"{unit.label(name)}#{page.id}"
+                        yield Document(text, f"{label}#{page.id}", unit.licence, language, place=place)
         except Exception as error:  # mwxml also lets TypeError, AttributeError and AssertionError through
             told = str(error)[:_TOLD_CHARACTERS] or type(error).__name__
             raise DataError(

@@ -192,7 +192,8 @@ def _check_data(config: Config) -> Iterator[tuple[str, str]]:
                 f"'data.sources' names {', '.join(unknown)}, which 'corpus.sources' does not. "
                 f"Known: {', '.join(sorted(config.corpus.sources))}.",
             )
-        if config.model.vocab_size not in (None, config.corpus.tokenizer.vocab_size):
+        trained = config.corpus.tokenizer.vocab_size if config.corpus.tokenizer.folder is None else None
+        if trained is not None and config.model.vocab_size not in (None, trained):
             yield (
                 "model.vocab_size",
                 f"'model.vocab_size' = {config.model.vocab_size} differs from 'corpus.tokenizer.vocab_size' = "

@@ -1,5 +1,6 @@
 """Section `corpus`: raw text -> clean documents -> tokenizer -> token shards, before any training."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -112,6 +113,9 @@ Accelerator = Literal["gigatoken"] | None
 class TokenizerConfig(Section):
     """The SentencePiece tokenizer trained on the cleaned documents."""
 
+    folder: Path | None = None
+    """An existing tokenizer to take (the folder `tokenizer` of other prepared data); the settings of training below do
+    not count then. Null: one is trained, and kept when sources are added or taken out."""
     algorithm: Literal["bpe", "unigram"] = "bpe"
     """SentencePiece model type."""
     vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = 32_768

@@ -145,6 +145,21 @@ def build_loader(
         DataError: the mixture cannot be made from these shards.
     """
     readers = {name: open_rows(opened, config.data, plan.sequence_length) for name, opened in shards.items()}
+    order = build_order(config, plan, shards, readers)
+    return TrainingLoader(order, readers, config, plan, data_parallel_rank, pin_memory)
+
+
+def build_order(
+    config: Config,
+    plan: Plan,
+    shards: Mapping[str, ShardedTokens],
+    readers: Mapping[str, StreamRows | PackedRows],
+) -> SampleOrder:
+    """Which window of which source each sample is.
+
+    Raises:
+        DataError: the mixture cannot be made from these shards.
+    """
     mixture = resolve_mixture(
         config.data,
         {name: opened.token_count for name, opened in shards.items()},
@@ -152,5 +167,4 @@ def build_loader(
         plan.train_steps,
         plan.global_batch_size,
     )
-    order = SampleOrder(mixture, config.run.seed)
-    return TrainingLoader(order, readers, config, plan, data_parallel_rank, pin_memory)
+    return SampleOrder(mixture, config.run.seed)

@@ -6,6 +6,7 @@
 Shapes: N rows, T tokens of a row.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 
 from llmtrain.config.data import DataConfig
 from llmtrain.data.labels import IGNORE_INDEX
-from llmtrain.shards.packing import open_pack_index
+from llmtrain.shards.packing import PackIndex, open_pack_index
 from llmtrain.shards.reader import ShardedTokens
 
 Ids = NDArray[np.int64]
+ReadPackIndex = Callable[[ShardedTokens, int, int], PackIndex]
+"""From shards, the number of one and the sequence length to how it is packed."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,11 @@ class StreamRows:
 class PackedRows:
     """Rows of the pack indexes of all shards, one shard after the other."""
 
-    def __init__(self, shards: ShardedTokens, sequence_length: int) -> None:
+    def __init__(
+        self, shards: ShardedTokens, sequence_length: int, read_index: ReadPackIndex = open_pack_index
+    ) -> None:
         self._shards, self._length = shards, sequence_length
-        numbers = range(len(shards.manifest.shards))
-        self._indexes = [open_pack_index(shards, shard, sequence_length) for shard in numbers]
+        self._indexes = [read_index(shards, shard, sequence_length) for shard in range(len(shards.manifest.shards))]
         self._first_rows = np.concatenate(([0], np.cumsum([index.num_rows for index in self._indexes])))
         self.num_windows = int(self._first_rows[-1])
 
@@ -115,8 +119,10 @@ class PackedRows:
         rows.document_ids_NT[i, position:] = segments.stop - segments.start
 
 
-def open_rows(shards: ShardedTokens, config: DataConfig, sequence_length: int) -> StreamRows | PackedRows:
+def open_rows(
+    shards: ShardedTokens, config: DataConfig, sequence_length: int, read_index: ReadPackIndex = open_pack_index
+) -> StreamRows | PackedRows:
     """The reader that section `data` asks for."""
     if config.packing == "best_fit":
-        return PackedRows(shards, sequence_length)
+        return PackedRows(shards, sequence_length, read_index)
     return StreamRows(shards, sequence_length, config.mask_across_documents)

@@ -1,7 +1,7 @@
 """The file beside a shard that says where each of its documents comes from; memory-mapped, read record by record.
 
     offset 0      64 bytes   magic, format version, document count, bytes of all records (little endian)
-    offset 64     records    for each document a JSON list: origin, licence, language
+    offset 64     records    for each document a JSON list: origin, licence, language, and where it was read
     aligned to 8  offsets    uint64, first byte of each record counted from offset 64, and the end of the last
     then          ids        16 bytes, for each document its identity
     then          by id      uint32, numbers of the documents in ascending order of their ids
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from llmtrain.errors import DataError
 
 MAGIC = b"LLMTDOCS"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # no record of version 1 says where it was read
 HEADER_BYTES = 64
 ID_BYTES = 16
 _HEADER = struct.Struct("<8sI4xQQ")
@@ -42,6 +43,8 @@ class Origin:
     """Path or URL, with the position inside it where there are several."""
     licence: str
     language: str = ""
+    place: str = ""
+    """Input and number of the record in it, where `origin` does not say that."""
 
 
 class OriginsWriter:
@@ -53,6 +56,7 @@ class OriginsWriter:
         self._file.write(b"\0" * HEADER_BYTES)
         self._ends = array("Q", [0])
         self._ids = bytearray()
+        self._has_places = False
 
     def write(self, origins: Sequence[Origin]) -> None:
         """Append documents.
@@ -72,7 +76,9 @@ class OriginsWriter:
                     "Make the documents again with `llmtrain data prepare`."
                 )
             self._ids += number
-            record = json.dumps([origin.origin, origin.licence, origin.language], ensure_ascii=False).encode()
+            told = [origin.origin, origin.licence, origin.language, *([origin.place] if origin.place else [])]
+            self._has_places |= bool(origin.place)
+            record = json.dumps(told, ensure_ascii=False).encode()
             self._ends.append(self._ends[-1] + len(record))
             records.append(record)
         self._file.write(b"".join(records))
@@ -91,7 +97,8 @@ class OriginsWriter:
         self._file.write(np.lexsort((halves[:, 1], halves[:, 0])).astype(np.uint32).tobytes())
         size = self._file.tell()
         self._file.seek(0)
-        self._file.write(_HEADER.pack(MAGIC, FORMAT_VERSION, count, record_bytes).ljust(HEADER_BYTES, b"\0"))
+        version = FORMAT_VERSION if self._has_places else 1
+        self._file.write(_HEADER.pack(MAGIC, version, count, record_bytes).ljust(HEADER_BYTES, b"\0"))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.seek(0)
@@ -125,10 +132,10 @@ class Origins:
             size = path.stat().st_size
         except (OSError, struct.error) as error:
             raise DataError(f"origins {path}: cannot be read: {error}. {_REMEDY}") from error
-        if (magic, version) != (MAGIC, FORMAT_VERSION):
+        if magic != MAGIC or version not in READABLE_VERSIONS:
             raise DataError(
                 f"origins {path}: magic {magic!r}, format version {version}; this llmtrain reads {MAGIC!r}, version "
-                f"{FORMAT_VERSION}. {_REMEDY}"
+                f"{' and '.join(map(str, READABLE_VERSIONS))}. {_REMEDY}"
             )
         expected = compute_file_bytes(count, record_bytes)
         if count != document_count or size != expected:
@@ -152,10 +159,10 @@ class Origins:
         """
         first, last = (HEADER_BYTES + int(self._offsets[document + i]) for i in (0, 1))
         try:
-            origin, licence, language = json.loads(self._bytes[first:last].tobytes())
+            origin, licence, language, *place = json.loads(self._bytes[first:last].tobytes())
         except ValueError as error:
             raise DataError(f"origins {self.path}: record {document} is damaged: {error}. {_REMEDY}") from error
-        return Origin(self._read_id(document).hex(), origin, licence, language)
+        return Origin(self._read_id(document).hex(), origin, licence, language, *place[:1])
 
     def find(self, document_id: str) -> list[int]:
         """Numbers of the documents with an id, by binary search."""

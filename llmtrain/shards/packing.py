@@ -114,6 +114,13 @@ def build_pack_indexes(shards: ShardedTokens, sequence_length: int, part: int = 
     return written
 
 
+def pack_shard(shards: ShardedTokens, shard: int, sequence_length: int) -> PackIndex:
+    """The pack index of a shard: the one on disk, or else one in memory, for data that may not be written."""
+    if _index_path(shards, shard, sequence_length).exists():
+        return open_pack_index(shards, shard, sequence_length)
+    return pack_documents(shards.document_ends(shard), sequence_length)
+
+
 def open_pack_index(shards: ShardedTokens, shard: int, sequence_length: int) -> PackIndex:
     """Map the pack index of a shard.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from llmtrain.errors import DataError
 from llmtrain.shards.format import Tokens, map_document_ends, map_tokens, read_header
 from llmtrain.shards.manifest import read_manifest
+from llmtrain.shards.source_list import read_source_list
 
 
 class ShardedTokens:
@@ -152,7 +153,8 @@ def open_data(
     Args:
         folder: `data.folder`.
         split: which documents.
-        sources: names; empty = every source there is, in alphabetical order.
+        sources: names; empty = every source of the data, in alphabetical order: those that are listed, or without a
+            list all there are.
 
     Raises:
         DataError: a source is missing, or sources were made with different tokenizers.
@@ -161,12 +163,20 @@ def open_data(
     present = sorted(path.name for path in root.iterdir() if (path / split).is_dir()) if root.is_dir() else []
     if not present:
         raise DataError(f"{folder}: no {split} shards here. Write them with `llmtrain data prepare CONFIG`.")
+    listed = read_source_list(folder) if not sources else None
+    sources = sources or (sorted(listed.manifests) if listed else present)
     missing = sorted(set(sources) - set(present))
     if missing:
-        raise DataError(f"{folder}: no {split} shards of {', '.join(missing)}. There are: {', '.join(present)}.")
-    opened = {name: ShardedTokens(root / name / split) for name in (sources or present)}
+        raise DataError(
+            f"{folder}: no {split} shards of {', '.join(missing)}. There are: {', '.join(present)}. Write missing "
+            "ones with `llmtrain data prepare CONFIG`."
+        )
+    opened = {name: ShardedTokens(root / name / split) for name in sources}
     tokenizers: dict[str, Any] = {name: shards.manifest.tokenizer_sha256 for name, shards in opened.items()}
     if len(set(tokenizers.values())) > 1:
         rows = ", ".join(f"{name} {digest[:12]}" for name, digest in tokenizers.items())
-        raise DataError(f"{folder}: sources were made with different tokenizers: {rows}. Write them again with one.")
+        raise DataError(
+            f"{folder}: sources were made with different tokenizers: {rows}. Run `llmtrain data prepare CONFIG` "
+            "to write them with one, and remove folders in 'shards' that belong to no source any more."
+        )
     return opened

@@ -30,6 +30,16 @@ class TracedDocument:
     origin: Origin
 
 
+def escape_unprintable(text: str) -> str:
+    """The text on one line, with an escape for what a terminal would act on: origins are written by others."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
 class Tracer:
     """Traces documents of one split of one source; shards are mapped when first touched and then kept open."""
 

@@ -249,6 +249,8 @@ def _find_vocab_size(config: Config) -> int:
     folder = config.data.folder / "tokenizer"
     if folder.is_dir():
         return Tokenizer.load(folder).vocab_size
+    if config.corpus is not None and config.corpus.tokenizer.folder is not None:
+        return Tokenizer.load(config.corpus.tokenizer.folder).vocab_size
     planned = config.corpus.tokenizer.vocab_size if config.corpus is not None else config.model.vocab_size
     if planned is None:
         raise ConfigError(

@@ -5,21 +5,20 @@ document.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llmtrain.checkpoint.find import find_latest
 from llmtrain.checkpoint.manifest import read_manifest
 from llmtrain.config.loader import load_config
-from llmtrain.config.root import Config
-from llmtrain.data.loader import build_loader
+from llmtrain.data.loader import build_order
 from llmtrain.data.order import SampleOrder
-from llmtrain.data.rows import open_rows
+from llmtrain.data.rows import PackedRows, StreamRows, open_rows
 from llmtrain.errors import ConfigError, DataError
 from llmtrain.plan.build import build_plan
 from llmtrain.process.world import World
-from llmtrain.shards.packing import build_pack_indexes
-from llmtrain.shards.trace import Tracer
+from llmtrain.shards.packing import pack_shard
+from llmtrain.shards.trace import Tracer, escape_unprintable
 from llmtrain.stages.run_folder import load_run_config
 from llmtrain.stages.training_data import TrainingData, open_training_data
 
@@ -46,20 +45,23 @@ def trace_step(folder: Path, run: Path, step: int) -> Iterator[str]:
     plan = build_plan(config, world_size, data.tokenizer.vocab_size)
     if not 1 <= step <= plan.train_steps:
         raise ConfigError(f"step {step:,}: the run has {plan.train_steps:,} steps. Choose 1 to {plan.train_steps:,}.")
-    if config.data.packing == "best_fit":
-        for shards in data.train.values():
-            build_pack_indexes(shards, plan.sequence_length)
-    loader = build_loader(config, plan, data.train, 0)
-    loader.close()
-    yield from _trace(config, data, loader.order, step, plan.global_batch_size, plan.sequence_length)
+    # Packed in memory where training has not written how: a look at data changes nothing in its folder.
+    rows = {
+        name: open_rows(shards, config.data, plan.sequence_length, pack_shard) for name, shards in data.train.items()
+    }
+    order = build_order(config, plan, data.train, rows)
+    yield from _trace(data, rows, order, step, plan.global_batch_size)
 
 
 def _trace(
-    config: Config, data: TrainingData, order: SampleOrder, step: int, batch_size: int, sequence_length: int
+    data: TrainingData,
+    rows: Mapping[str, StreamRows | PackedRows],
+    order: SampleOrder,
+    step: int,
+    batch_size: int,
 ) -> Iterator[str]:
     samples = order.locate((step - 1) * batch_size, batch_size)
     names = order.mixture.names
-    rows = {name: open_rows(data.train[name], config.data, sequence_length) for name in names}
     tracers = {name: Tracer(data.train[name]) for name in names}
     seen: Counter[str] = Counter()
     for i, (source, epoch, window) in enumerate(
@@ -73,7 +75,7 @@ def _trace(
                 seen[name] += 1
                 yield (
                     f"  {document.origin.id}  tokens {first - document.start:,} to {last - 1 - document.start:,} of "
-                    f"{document.length:,}  {document.origin.licence}  {document.origin.origin}"
+                    f"{document.length:,}  {escape_unprintable(f'{document.origin.licence}  {document.origin.origin}')}"
                 )
     counts = ", ".join(f"{count:,} of {name}" for name, count in seen.items())
     yield f"step {step:,}: {batch_size:,} sequences, pieces of documents: {counts}"

@@ -46,6 +46,23 @@ class Tokenizer:
             )
         return cls(model)
 
+    @classmethod
+    def load_verified(cls, folder: Path) -> Self:
+        """As `load`, with a look at every byte of the other files as well: those of its twin for `transformers`.
+
+        Raises:
+            DataError: a file is missing or not the one the manifest describes.
+        """
+        tokenizer = cls.load(folder)
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+        for name, expected in manifest.get("files", {}).items():
+            path = folder / name
+            found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+            if found != expected:
+                told = f"sha256 is {found}, the manifest says {expected}: damaged or replaced" if found else "missing"
+                raise DataError(f"tokenizer {path}: {told}. Make it with `llmtrain data prepare CONFIG`.")
+        return tokenizer
+
     @property
     def vocab_size(self) -> int:
         """Number of ids."""

@@ -69,7 +69,7 @@ def find_repeats(documents: int) -> dict[str, Any]:
     """Columns of random hashes are written, then repeats are looked for."""
     import numpy as np
 
-    from data_pipelines.deduplication.columns import read_runs
+    from data_pipelines.deduplication.columns import Run
     from data_pipelines.deduplication.decide import decide
     from llmtrain.config.deduplicate import DeduplicateConfig, NearDuplicates
 
@@ -89,8 +89,9 @@ def find_repeats(documents: int) -> dict[str, Any]:
                 np.save(folder / f"unit.{number:05d}.{kind}.npy", keys)
                 np.save(folder / f"unit.{number:05d}.{kind}.order.npy", order.astype(np.uint32)[None])
         config = DeduplicateConfig(near=NearDuplicates(bands=1))
+        runs = [Run(folder / "unit", number) for number in range(-(-documents // RUN_DOCUMENTS))]
         started, cpu = time.perf_counter(), time.process_time()
-        verdict = decide({"source": read_runs(folder / "unit")}, config, folder / "work", threads=1)["source"]
+        verdict = decide({"source": runs}, config, folder / "work", threads=1)["source"]
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         return {
             "documents": documents,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from data_pipelines.document import Document, read_documents, read_zstd_lines, write_documents
+from data_pipelines.document import Document, hash_file, read_documents, read_zstd_lines, write_documents
 from llmtrain.errors import DataError
 from tests.helpers.texts import stdlib_texts
 
@@ -99,3 +99,24 @@ def test_lines_do_not_depend_on_frames_and_reads(
     path = tmp_path / "a.zst"
     path.write_bytes(b"".join(zstandard.compress(part) for part in (b"one\ntw", b"", b"o\n\nthree\nlast")))
     assert list(read_zstd_lines(path)) == [b"one", b"two", b"", b"three", b"last"]
+
+
+def test_the_digest_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert hash_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_no_flipped_bit_comes_out_as_another_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    write_documents(path, DOCUMENTS)
+    whole, refused, flips = path.read_bytes(), 0, 240
+    for flip in range(flips):
+        bit = len(whole) * 8 * flip // flips
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            assert list(read_documents(path)) == DOCUMENTS
+        except DataError:
+            refused += 1
+    assert refused >= flips - 1  # a frame has one bit that means nothing

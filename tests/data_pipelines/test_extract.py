@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from data_pipelines.account import MAX_SAMPLES, Account
 from data_pipelines.document import identify, read_documents
 from data_pipelines.extract import extract_unit, fingerprint, fingerprint_unit
-from data_pipelines.sources.unit import CodeRules, Unit
+from data_pipelines.sources.unit import CodeRules, Unit, look_at
 from llmtrain.config.cleaning import BoundsStep
 from llmtrain.config.deduplicate import DeduplicateConfig
 from llmtrain.errors import DataError
@@ -24,7 +25,8 @@ def write_unit(folder: Path, **files: bytes) -> Unit:
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         (folder / f"{name}.py").write_bytes(content)
-    return Unit("code", str(folder), tuple(str(folder / f"{name}.py") for name in files), "MIT")
+    names = tuple(str(folder / f"{name}.py") for name in files)
+    return Unit("code", str(folder), names, "MIT", listed=tuple(look_at(Path(name)) for name in names))
 
 
 def test_documents_are_mended_judged_and_accounted_for(tmp_path: Path) -> None:
@@ -156,9 +158,25 @@ def test_the_fingerprint_follows_the_input_and_the_rules(tmp_path: Path) -> None
     before = fingerprint_unit(unit, STEPS, DEDUPLICATE)
     assert fingerprint_unit(unit, STEPS, DEDUPLICATE) == before
     assert fingerprint_unit(unit, [BoundsStep(name="bounds", min_characters=11)], DEDUPLICATE) != before
-    assert fingerprint_unit(Unit("code", unit.root, unit.files, "GPL-3.0"), STEPS, DEDUPLICATE) != before
-    Path(unit.files[0]).write_bytes(b"print('another line')\n")
-    assert fingerprint_unit(unit, STEPS, DEDUPLICATE) != before
+    assert fingerprint_unit(replace(unit, licence="GPL-3.0"), STEPS, DEDUPLICATE) != before
+    changed = write_unit(tmp_path / "src", a=b"print('another line')\n")
+    assert fingerprint_unit(changed, STEPS, DEDUPLICATE) != before
+
+
+def test_an_input_that_changed_since_it_was_listed_is_refused_and_makes_no_part(tmp_path: Path) -> None:
+    unit = write_unit(tmp_path / "src", a=b"print('a long line')\n", b=b"print('another long line')\n")
+    with Path(unit.files[1]).open("ab") as file:
+        file.write(b"print('more')\n")
+    part = tmp_path / "work" / "part.jsonl.zst"
+    with pytest.raises(DataError, match=r"src/b\.py: changed while it was read"):
+        extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE)
+    assert not part.with_suffix(".json").exists()
+    (tmp_path / "a.jsonl").write_text('{"text": "a long enough text"}\n')
+    listed = look_at(tmp_path / "a.jsonl")
+    (tmp_path / "a.jsonl").write_text('{"text": "a long enough text"}\n{"te')
+    unit = Unit("documents", "", (listed.name,), "MIT", "text", listed=(listed,))
+    with pytest.raises(DataError, match=r"a\.jsonl: changed while it was read"):
+        extract_unit(unit, STEPS, part, tmp_path / "columns", DEDUPLICATE)
 
 
 def test_equal_values_have_equal_fingerprints_and_others_others() -> None:

@@ -14,19 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from data_pipelines import prepare as prepare_module
 from data_pipelines.deduplication.decide import Verdict, decide
 from data_pipelines.document import identify, read_documents
 from data_pipelines.prepare import extract_share, prepare
+from data_pipelines.show import show_sample
 from data_pipelines.splits import is_validation
 from data_pipelines.stages import Stages
 from data_pipelines.verify import verify_data
 from llmtrain.config.loader import load_config
 from llmtrain.errors import ConfigError, DataError, MemoryExhaustedError
 from llmtrain.process.folder_lock import locked_folder
-from llmtrain.shards.reader import ShardedTokens
+from llmtrain.shards.reader import ShardedTokens, open_data
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 from llmtrain.tokenizer.special_tokens import CONTROL_SYMBOLS, UNKNOWN_ID
 from tests.helpers.configs import write_tiny_config
@@ -206,7 +208,7 @@ def test_a_full_disk_at_any_stage_ends_with_a_message_and_a_rerun_continues(
 
     places = [
         ("pathlib.Path.replace", "data"),
-        ("data_pipelines.document.zstandard.ZstdCompressor", r"documents/web\.jsonl\.zst"),
+        ("data_pipelines.document._compress", r"documents/web\.jsonl\.zst"),
         ("data_pipelines.stages.write_atomically", "data"),
         ("data_pipelines.train_tokenizer.save_fast", "data"),
         ("llmtrain.shards.writer.ShardWriter._close_shard", "shards/web"),
@@ -347,8 +349,43 @@ def test_a_flipped_bit_is_mended_when_the_configuration_asks_for_every_byte(
 
 def test_shards_of_a_source_taken_out_stay_and_are_named(own: Path, project: Path) -> None:
     shutil.copytree(own / "shards" / "own", own / "shards" / "old")
-    assert "shards of old: not in corpus.sources any more; left as they are" in run(project, own)
+    assert "shards of old: not in corpus.sources any more; left as they are, but not part of" in run(project, own)
     assert (own / "shards" / "old" / "train" / "manifest.json").exists()
+
+
+def test_data_of_which_a_source_was_taken_out_can_be_used(own: Path, project: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((project / "tiny.yaml").read_text())
+    del config["corpus"]["sources"]["code"]
+    config["corpus"]["tokenizer"]["vocab_size"] = 410  # so what is left on disk was made with another one
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    told = run(tmp_path, own)
+    assert "shards of code: not in corpus.sources any more" in told
+    verify_data(own, Console(file=io.StringIO()))
+    assert list(open_data(own, "train")) == ["own", "web", "wikipedia"]
+    assert list(show_sample(own, "train", None, 1))
+    with pytest.raises(DataError, match=r"shards/code/train: was made with tokenizer \w{12}, the folder holds"):
+        list(show_sample(own, "train", "code", 1))
+
+
+def test_what_verify_finds_is_mended_by_the_next_run(own: Path, prepared: Path, project: Path) -> None:
+    def edit_licence() -> None:
+        path = own / "shards" / "web" / "train" / "manifest.json"
+        path.write_text(path.read_text().replace('"licence": "PSF-2.0"', '"licence": "MIT"'))
+
+    damages: list[tuple[Callable[[], object], str]] = [
+        ((own / "tokenizer" / "tokenizer.json").unlink, r"tokenizer\.json: missing"),
+        (lambda: flip(own / "tokenizer" / "tokenizer.json", 999), r"tokenizer\.json: sha256 is"),
+        (lambda: flip(own / "tokenizer" / "tokenizer_config.json", 99), r"tokenizer_config\.json: sha256 is"),
+        (lambda: shutil.rmtree(own / "shards" / "code"), "no train shards of code"),
+        (edit_licence, r"shards/web/train: the sha256 of its manifest is \w+, sources\.json says"),
+        (lambda: (own / "shards" / "sources.json").write_text("{}"), r"sources\.json: damaged: Field required"),
+    ]
+    for damage, told in damages:
+        damage()
+        with pytest.raises(DataError, match=told):
+            verify_data(own, Console(file=io.StringIO()))
+        run(project, own)
+        assert digest(own) == digest(prepared)
 
 
 def test_a_damaged_account_of_stages_is_refused_and_removing_it_mends_it(
@@ -362,11 +399,43 @@ def test_a_damaged_account_of_stages_is_refused_and_removing_it_mends_it(
     assert digest(own) == digest(prepared)
 
 
-def test_damaged_documents_are_refused_with_what_to_do(own: Path, project: Path) -> None:
+def flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8 % len(content)] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_documents_that_are_cut_off_are_made_again(own: Path, prepared: Path, project: Path) -> None:
     path = own / "documents" / "web.jsonl.zst"
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(DataError, match=r"web\.jsonl\.zst: damaged or missing: it is cut off\. Remove the folder"):
-        run(project, own, "corpus.tokenizer.vocab_size=410")
+    assert f"documents/web          done again: {path} has " in run(project, own)
+    assert digest(own) == digest(prepared)
+
+
+def test_damaged_documents_are_refused_with_a_remedy_that_works(own: Path, prepared: Path, project: Path) -> None:
+    path = own / "documents" / "web.jsonl.zst"
+    flip(path, 31)  # which a frame may set as it likes
+    for setting in ("corpus.tokenizer.vocab_size=410", "corpus.shard_tokens=20000"):
+        with pytest.raises(DataError, match=r"web\.jsonl\.zst: sha256 is .* damaged\. Remove the file and run"):
+            run(project, own, setting)
+    path.unlink()
+    run(project, own)
+    flip(path, 100_000)
+    assert "documents/web          done again: " in run(project, own, "data.verify=full")
+    assert digest(own) == digest(prepared)
+
+
+def test_damaged_signatures_are_refused_with_a_remedy_that_works(own: Path, prepared: Path, project: Path) -> None:
+    again = ["corpus.sources.own.licence=MIT", "corpus.tokenizer.vocab_size=405"]  # compares one source with the others
+    for path in sorted((own / "signatures" / "web").iterdir()):
+        whole = path.read_bytes()
+        flip(path, 8 * len(whole) // 2)
+        with pytest.raises(DataError, match=rf"{own}/signatures/web/.*damaged.* Remove the folder around it and run"):
+            run(project, own, *again)
+        path.write_bytes(whole)
+    shutil.rmtree(own / "signatures" / "web")
+    run(project, own)
+    assert digest(own) == digest(prepared)
 
 
 def test_without_a_corpus_there_is_nothing_to_prepare(tmp_path: Path) -> None:
@@ -456,6 +525,42 @@ def test_a_damaged_input_ends_the_preparation_and_parts_of_others_are_kept(proje
     work = tmp_path / "data" / "work"
     assert len(list(work.rglob("*.jsonl.zst"))) >= 3
     assert not list(work.rglob("*.tmp"))
+
+
+def test_what_an_input_gains_after_it_was_read_waits_for_the_next_run(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps({"text": SPECIAL.format(number)}) + "\n" for number in range(12)))
+
+    def append_and_decide(*arguments: Any) -> dict[str, Verdict]:
+        with path.open("a") as file:
+            file.write(json.dumps({"text": SPECIAL.format(path.stat().st_size)}) + "\n")
+        return decide(*arguments)
+
+    own_project = write_project(tmp_path, own={"kind": "documents", "paths": [str(path)]})
+    monkeypatch.setattr(prepare_module, "decide", append_and_decide)
+    for count in (12, 13):  # what was there when the preparation began
+        run(own_project, tmp_path / "data", "corpus.validation_fraction=0.3", "corpus.tokenizer.vocab_size=320")
+        assert json.loads((tmp_path / "data" / "report.json").read_text())["own"]["documents"] == count
+
+
+def test_a_data_folder_inside_a_source_is_no_input_of_it(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps({"text": SPECIAL.format(i)}) + "\n" for i in range(12)))
+    settings = ("corpus.validation_fraction=0.3", "corpus.tokenizer.vocab_size=320")
+    project = write_project(tmp_path, own={"kind": "documents", "paths": [str(tmp_path)]})
+    run(project, tmp_path / "data", *settings)
+    assert "tokenizer              up to date" in run(project, tmp_path / "data", *settings)
+    everything = f"corpus.sources.own.paths=[{tmp_path}/**/*.jsonl]"
+    assert "tokenizer              up to date" in run(project, tmp_path / "data", *settings, everything)
+    run(project, tmp_path / "data", *settings)
+    (tmp_path / "data" / "more.jsonl").write_text('{"text": "more"}\n')
+    with pytest.raises(DataError) as raised:
+        run(project, tmp_path / "data", *settings, f"corpus.sources.own.paths=[{tmp_path}/data/*.jsonl]")
+    assert str(raised.value) == (
+        f"corpus.sources.own.paths: {tmp_path}/data/more.jsonl lies in data.folder, {tmp_path}/data, which this "
+        "command writes. Choose a folder for the data that holds no input, or narrower paths."
+    )
 
 
 def test_a_missing_input_is_refused_before_any_work(project: Path, tmp_path: Path) -> None:

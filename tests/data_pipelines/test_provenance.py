@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.provenance import MAX_LISTED_INPUTS, describe_inputs, describe_versions, hash_file
-from data_pipelines.sources.unit import Unit
+from data_pipelines.provenance import MAX_LISTED_INPUTS, describe_inputs, describe_versions
+from data_pipelines.sources.unit import Unit, look_at
 
 
 def make_units(folder: Path, count: int) -> list[Unit]:
@@ -12,7 +12,7 @@ def make_units(folder: Path, count: int) -> list[Unit]:
     for number in range(count):
         (folder / f"{number}.html").write_text("x" * number)
     files = tuple(str(folder / f"{number}.html") for number in range(count))
-    return [Unit("html", str(folder), files, "CC0-1.0")]
+    return [Unit("html", str(folder), files, "CC0-1.0", listed=tuple(look_at(Path(file)) for file in files))]
 
 
 def test_a_copy_of_the_inputs_is_the_same_input(tmp_path: Path) -> None:
@@ -43,8 +43,3 @@ def test_versions_of_what_changes_the_text_are_told(kind: str, library: str) -> 
     assert versions["sentencepiece"] == version("sentencepiece")
     assert "unicode" in versions
     assert library not in describe_versions("code")
-
-
-def test_the_digest_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    assert hash_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

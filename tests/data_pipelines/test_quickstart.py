@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data_pipelines.document import read_documents
 from data_pipelines.extract import extract_unit
-from data_pipelines.prepare import list_units
+from data_pipelines.sources.listing import list_units
 from data_pipelines.splits import is_validation
 from llmtrain.config.loader import load_config
 

@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,25 @@ def test_the_json_holds_everything_told(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         write_report(tmp_path / "missing", {"code": RESULT})
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', "[1]", '{"a": {"licences": []}}', '{"a": null}', "3"])
+def test_numbers_of_something_else_are_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(DataError, match=r"report\.json: not what `llmtrain data prepare` writes: \w+Error: .*Run it"):
+        draw_report(tmp_path)
+    assert not (tmp_path / "report.md").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_report(tmp_path, {"code": RESULT})
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(report, "write_atomically", refuse)
+    with pytest.raises(DataError, match=r": cannot be written: .*Read-only file system\. Free some space, or copy the"):
+        draw_report(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, "{"])

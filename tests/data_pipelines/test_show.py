@@ -5,15 +5,16 @@ import pytest
 from typer.testing import CliRunner
 
 from data_pipelines.document import Document, identify
-from data_pipelines.show import show_document, show_sample, show_token
+from data_pipelines.show import describe, show_document, show_sample, show_token
 from data_pipelines.splits import is_validation
 from data_pipelines.train_tokenizer import train_tokenizer
 from data_pipelines.write_shards import write_shards
 from llmtrain.__main__ import app
 from llmtrain.config.corpus import TokenizerConfig
 from llmtrain.errors import ConfigError, DataError
+from llmtrain.shards.origins import Origin
 from llmtrain.shards.reader import open_data
-from llmtrain.shards.trace import Tracer
+from llmtrain.shards.trace import TracedDocument, Tracer
 from tests.helpers.texts import stdlib_texts
 
 TEXTS = [piece for text in stdlib_texts() for piece in text.split("\n\n") if piece][:300]
@@ -87,5 +88,34 @@ def test_questions_that_do_not_go_together_are_refused(folder: Path) -> None:
     two = CliRunner().invoke(app, ["data", "show", str(folder), "--token", "3", "--sample", "2"])
     assert isinstance(two.exception, ConfigError)
     assert "give one of --sample" in str(two.exception)
+    for option in (["--source", "code"], ["--split", "train"]):
+        for question in (["--document", TRAIN[0].id], ["--step", "3", "--run", "runs/x"]):
+            both = CliRunner().invoke(app, ["data", "show", str(folder), *question, *option])
+            assert isinstance(both.exception, ConfigError)
+            assert f"data show: {option[0]} does not go with {question[0]}, which looks at" in str(both.exception)
     alone = CliRunner().invoke(app, ["data", "show", str(folder), "--step", "3"])
     assert "--step and --run belong together" in str(alone.exception)
+
+
+def test_a_document_tells_the_file_and_the_record_it_was_read_in() -> None:
+    origin = Origin("0" * 32, "https://a.org", "MIT", "en", "crawl/a.warc.gz#7")
+    lines = list(describe(TracedDocument("code", "train", 0, 0, 9, origin)))
+    assert lines[1:3] == ["  origin   https://a.org", "  read in  crawl/a.warc.gz#7"]
+
+
+def test_an_origin_cannot_forge_lines_or_reach_the_terminal() -> None:
+    origin = Origin("0" * 32, "a\n  licence  MIT\x1b[2J\x9b \u202e é \U000e0041", "GPL\r", "en")
+    lines = list(describe(TracedDocument("code", "train", 0, 0, 9, origin)))
+    assert lines[1] == r"  origin   a\u000a  licence  MIT\u001b[2J\u009b \u202e é \U000e0041"
+    assert lines[2] == r"  licence  GPL\u000d, language en"
+    assert len(lines) == 4
+
+
+def test_a_text_cannot_reach_the_terminal(tmp_path: Path) -> None:
+    text = "Clears the screen: \x9b2J, \x1b[2J and turns \u202e around.\n" * 20
+    config = TokenizerConfig(vocab_size=400, train_characters=50_000)
+    tokenizer = train_tokenizer({"code": lambda: iter(TEXTS)}, config, tmp_path / "tokenizer")
+    told: dict[str, Any] = {"licence": "MIT", "provenance": {}, "validation_fraction": 0.2, "source": "code"}
+    documents = [Document(f"{number} {text}", "a", "MIT", "", identify(f"{number} {text}")) for number in range(20)]
+    write_shards(documents, tmp_path / "shards" / "code", tokenizer, shard_tokens=5000, workers=1, **told)
+    assert all(line.isprintable() for line in show_sample(tmp_path, "train", "code", 3))

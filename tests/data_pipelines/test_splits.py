@@ -1,15 +1,14 @@
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from data_pipelines.document import Document, identify, write_documents
+from data_pipelines.document import Document, identify
 from data_pipelines.splits import check_splits, is_validation
 from llmtrain.errors import DataError
 
 
-def write(path: Path, *texts: str) -> Path:
-    write_documents(path, [Document(text, "", "", "", identify(text)) for text in texts])
-    return path
+def make(*texts: str) -> Iterator[Document]:
+    return (Document(text, "", "", "", identify(text)) for text in texts)
 
 
 TEXTS = [f"text {number}" for number in range(200)]
@@ -22,18 +21,19 @@ def test_about_the_fraction_is_held_out() -> None:
     assert sum(is_validation(identify(text), 0.1) for text in TRAIN) == 0
 
 
-def test_a_source_with_a_document_in_each_split_is_read_up_to_them(tmp_path: Path) -> None:
-    path = write(tmp_path / "web.jsonl.zst", TRAIN[0], VALIDATION[0])
-    check_splits([path, write(tmp_path / "own.jsonl.zst", *TEXTS)], 0.2)
+def test_a_source_with_a_document_in_each_split_is_read_up_to_them() -> None:
+    check_splits("own", make(*TEXTS), 0.2)
+    documents = make(TRAIN[0], VALIDATION[0], TRAIN[1])
+    check_splits("web", documents, 0.2)
+    assert [document.text for document in documents] == [TRAIN[1]]
 
 
-def test_a_source_without_a_document_in_a_split_is_refused_with_the_key_to_change(tmp_path: Path) -> None:
-    good = write(tmp_path / "good.jsonl.zst", *TEXTS)
+def test_a_source_without_a_document_in_a_split_is_refused_with_the_key_to_change() -> None:
     with pytest.raises(DataError) as raised:
-        check_splits([good, write(tmp_path / "web.v1.jsonl.zst", *TRAIN[:3])], 0.2)
+        check_splits("web.v1", make(*TRAIN[:3]), 0.2)
     assert str(raised.value) == (
         "corpus.validation_fraction = 0.2: source 'web.v1' has 3 different documents, and none of them falls to "
         "validation. Raise it, or give the source more text."
     )
     with pytest.raises(DataError, match=r"'own' has 1 different documents.* to train\. Give the source more text\."):
-        check_splits([write(tmp_path / "own.jsonl.zst", VALIDATION[0])], 0.2)
+        check_splits("own", make(VALIDATION[0]), 0.2)

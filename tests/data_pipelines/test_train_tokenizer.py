@@ -1,9 +1,10 @@
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from data_pipelines.train_tokenizer import MAX_PIECE_BYTES, cut_at_lines, draw_sample, train_tokenizer
+from data_pipelines.train_tokenizer import MAX_PIECE_BYTES, cut_at_lines, draw_sample, hash_text, train_tokenizer
 from llmtrain.config.corpus import TokenizerConfig
 from llmtrain.errors import DataError
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
@@ -37,7 +38,40 @@ def test_sources_share_the_sample_evenly_and_small_ones_give_what_they_have() ->
     small = (texts[0][:1000],)
     pieces = list(draw_sample({"big": reader(texts), "small": reader(small)}, 100_000))
     assert "".join(pieces).count(small[0]) == 1
-    assert 99_000 <= sum(map(len, pieces)) <= 99_000 + max(map(len, texts))
+    assert sum(map(len, pieces)) == 100_000
+
+
+def test_the_sample_is_the_documents_with_the_smallest_hashes_and_the_last_is_cut() -> None:
+    texts = stdlib_texts()
+    in_order = sorted(texts, key=hash_text)
+    wanted, left = [], sum(map(len, in_order[:5])) + 100
+    for text in in_order[:6]:
+        wanted.append(text[:left])
+        left -= len(text)
+    characters = sum(map(len, wanted))
+    assert characters == sum(map(len, in_order[:5])) + 100
+    for order in (texts, tuple(reversed(texts)), texts + texts):
+        drawn = list(draw_sample({"a": reader(order)}, characters))
+        assert sorted(drawn) == sorted(piece for text in wanted for piece in cut_at_lines(text))
+
+
+def test_a_long_document_is_no_way_around_the_limit() -> None:
+    assert sum(map(len, draw_sample({"a": reader(("ab " * 1_000_000,))}, 5000))) == 5000
+
+
+def test_memory_is_that_of_what_is_drawn_not_of_the_source() -> None:
+    peaks = []
+    for documents in (20_000, 200_000):
+
+        def read(count: int = documents) -> Iterator[str]:
+            return (f"document {number} " * 9 for number in range(count))
+
+        tracemalloc.start()
+        drawn = list(draw_sample({"a": read}, 100_000))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert sum(map(len, drawn)) == 100_000
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 def test_the_sample_does_not_depend_on_the_number_of_sources_before() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ ORIGINS = st.builds(
     origin=st.text(st.characters(exclude_categories=["Cs"])),
     licence=st.text(max_size=5),
     language=st.text(max_size=3),
+    place=st.text(max_size=9),
 )
 
 
@@ -41,6 +43,12 @@ def test_every_origin_comes_back_by_number_and_by_id(
     for row in rows:
         assert opened.find(row.id) == [i for i, other in enumerate(rows) if other.id == row.id]
     assert opened.find("0" * 31 + "7") == [i for i, other in enumerate(rows) if other.id == "0" * 31 + "7"]
+
+
+def test_only_a_file_that_says_where_documents_were_read_needs_a_reader_that_knows(tmp_path: Path) -> None:
+    for place, version in (("", 1), ("crawl/a.warc.gz#7", 2)):
+        write(tmp_path / "a", [make_origin(0), replace(make_origin(1), place=place)])
+        assert (tmp_path / "a").read_bytes()[8] == version
 
 
 def test_writing_in_pieces_gives_the_same_file(tmp_path: Path) -> None:

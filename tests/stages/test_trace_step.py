@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from llmtrain.config.loader import load_config
 from llmtrain.data.loader import build_loader
 from llmtrain.errors import ConfigError, DataError
 from llmtrain.plan.build import build_plan
+from llmtrain.shards.packing import build_pack_indexes
 from llmtrain.shards.reader import open_data
 from llmtrain.shards.trace import Tracer
 from llmtrain.stages.trace_step import trace_step
@@ -44,6 +46,9 @@ def read_batch(config_path: Path, folder: Path, step: int) -> list[list[int]]:
     """What training reads."""
     config = load_config([config_path]).config
     shards = open_data(folder, "train")
+    if config.data.packing == "best_fit":
+        for opened in shards.values():
+            build_pack_indexes(opened, config.batch.sequence_length)
     loader = build_loader(config, build_plan(config, 1, Tokenizer.load(folder / "tokenizer").vocab_size), shards, 0)
     rows = [row for batch in loader.load_step(step - 1) for row in batch.input_ids_BT.tolist()]
     loader.close()
@@ -90,6 +95,17 @@ def test_the_command_lists_the_documents_of_a_step(folder: Path, tmp_path: Path)
     result = CliRunner().invoke(app, ["data", "show", str(folder), "--step", "3", "--run", str(path)])
     assert result.exit_code == 0, result.output
     assert result.output.splitlines() == list(trace_step(folder, path, 3))
+
+
+def test_looking_at_packed_data_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(folder, tmp_path / "data", ignore=shutil.ignore_patterns("*.pack-*"))
+    path = write_tiny_config(tmp_path, data={"folder": str(own), "packing": "best_fit"})
+    before = sorted(own.rglob("*"))
+    in_memory = list(trace_step(own, path, 3))
+    assert sorted(own.rglob("*")) == before
+    read_batch(path, own, 3)  # writes how it is packed
+    assert sorted(own.rglob("*")) != before
+    assert list(trace_step(own, path, 3)) == in_memory
 
 
 def test_a_step_beyond_the_run_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -200,6 +200,19 @@ def test_the_id_stays_that_of_the_text_before_paragraphs_went(tmp_path: Path) ->
     assert [one.text for one in kept] == [join([0, 1]), join([2])]
 
 
+def test_a_decision_about_other_documents_is_refused(tmp_path: Path) -> None:
+    texts = [join([0, 1]), join([1, 2])]
+    verdict = decide(write({"one": [texts]}, ALL, tmp_path / "signatures"), ALL, tmp_path / "work", 1)["one"]
+    for found, told in (
+        (texts[:1], r"1 documents, but it was decided about 2: "),
+        ([*texts, "new"], "more than 2 docu"),
+    ):
+        with pytest.raises(DataError, match=told):
+            list(apply_verdict(map(document, found), verdict, None, Account()))
+    with pytest.raises(DataError, match=r"gone\.\*: missing\. Remove the folder around it"):
+        read_runs(tmp_path / "signatures" / "gone")
+
+
 def test_repeats_that_were_found_are_not_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = make_corpus(1)
     config = DeduplicateConfig(near=NearDuplicates())
@@ -288,7 +301,7 @@ def test_memory_is_that_of_a_range_not_of_the_corpus(tmp_path: Path, monkeypatch
         np.save(folder / "unit.00000.ids.order.npy", np.random.default_rng(0).permutation(size).astype(np.uint32)[None])
         tracemalloc.start()
         verdict = decide(
-            {"one": read_runs(folder / "unit")}, DeduplicateConfig(), folder / "work", 1, range_entries=5000
+            {"one": [Run(folder / "unit", 0)]}, DeduplicateConfig(), folder / "work", 1, range_entries=5000
         )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

@@ -54,6 +54,28 @@ def test_files_that_are_no_code_are_counted_by_reason(tmp_path: Path) -> None:
     assert dropped == {"binary": 1, "not_utf8": 1, "generated": 1, "minified": 1}
 
 
+def test_links_that_lead_out_of_a_tree_are_counted_and_those_inside_add_nothing(tmp_path: Path) -> None:
+    tree, outside = tmp_path / "tree", tmp_path / "outside"
+    for folder in (tree, outside / "deep"):
+        folder.mkdir(parents=True)
+    (tree / "a.py").write_text("a = 'stays'\n")
+    (outside / "secret.py").write_text("key = 'goes'\n")
+    (outside / "deep" / "more.py").write_text("more = 'goes'\n")
+    (tree / "inside.py").symlink_to(tree / "a.py")
+    (tree / "file.py").symlink_to(outside / "secret.py")
+    (tree / "folder").symlink_to(outside / "deep")
+    (tmp_path / "named").symlink_to(tree)
+    for path in (tree, tmp_path / "named"):
+        documents, dropped = read(CodeSource(kind="code", paths=[str(path)]))
+        assert [document.origin for document in documents] == ["tree/a.py"]
+        assert dropped == {"link": 2}
+    account, source = Account(), CodeSource(kind="code", paths=[str(tree)])
+    assert len([document for unit in list_units("code", source) for document in read_files(unit, account)]) == 1
+    assert account.samples == {"link": [f"{outside}/deep/more.py", f"{outside}/secret.py"]}
+    (alone,) = read(CodeSource(kind="code", paths=[str(tree / "file.py")]))[0]
+    assert alone.origin == "secret.py/secret.py"
+
+
 def test_an_unreadable_file_does_not_end_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.py", "b.py", "c.py"):
         (tmp_path / name).write_text(f"# {name}\n")

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.account import Account
-from data_pipelines.sources.unit import Unit, expand_path, expand_paths, find_files, group_files, list_files, read_file
+from data_pipelines.sources.unit import (
+    Unit,
+    expand_path,
+    expand_paths,
+    find_files,
+    group_files,
+    list_files,
+    look_at,
+    read_file,
+)
 from llmtrain.errors import DataError
 
 
@@ -145,8 +154,13 @@ def test_units_are_bounded_and_keep_the_order(tmp_path: Path) -> None:
 def test_a_unit_knows_when_its_files_changed(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("one")
-    unit = Unit("documents", "", (str(file), "hub:name"), "MIT")
+    unit = Unit("documents", "", (str(file), "hub:name"), "MIT", listed=(look_at(file),))
     before = unit.describe_inputs()
     assert [(name, size) for name, size, _ in before] == [(str(file), 3)]
-    file.write_text("other")
-    assert unit.describe_inputs() != before
+    unit.refuse_changed()
+    for change in (lambda: file.write_text("other"), lambda: os.utime(file, ns=(1, 1)), file.unlink):
+        listed = Unit("documents", "", (str(file),), "MIT", listed=(look_at(file),))
+        change()
+        assert listed.describe_inputs() == [(str(file), listed.listed[0].size, listed.listed[0].version)]
+        with pytest.raises(DataError, match=r"a\.txt: changed while it was read\. Let nothing write to it, then run"):
+            listed.refuse_changed()
