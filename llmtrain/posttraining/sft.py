@@ -58,6 +58,8 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
         packing=section.packing,
         packing_strategy="bfd",
         dataset_kwargs={"skip_prepare_dataset": True},
+        # The loss in chunks reads the output weight beside its module, where ZeRO-3 has not gathered it.
+        loss_type="nll" if section.zero_stage == 3 else "chunked_nll",
     )
     rows = Dataset.from_dict({"input_ids": train.input_ids, "labels": train.labels})
     if section.packing:

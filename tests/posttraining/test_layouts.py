@@ -20,7 +20,7 @@ RELATIVE, ABSOLUTE = 2e-4, 2e-5
 # Means over batches of means over their tokens: they depend on how tokens are cut into batches.
 MEANS_OF_BATCHES = {"train/token_accuracy", "train/entropy"}
 STAGES = {"sft": "sft", "reward": "reward", "ppo": "ppo", "rloo": "ppo"}
-FEW = [("sft", 1), ("reward", 2), ("ppo", 3), ("ppo", 0), ("rloo", 2)]
+FEW = [("sft", 3), ("reward", 2), ("ppo", 3), ("ppo", 0), ("rloo", 2)]
 RESULTS = os.environ.get("LLMTRAIN_LAYOUTS")
 
 
@@ -66,7 +66,7 @@ def test_two_ranks_compute_what_one_process_computes(alone: Path, name: str, zer
     weights = max(float((ours[tensor] - theirs[tensor]).abs().max()) for tensor in ours)
     assert weights < 2e-4
     if RESULTS:
-        losses = [abs(value - other) / abs(value) for metric, value, other in compared if "loss" in metric]
+        losses = [abs(value - other) / abs(value) for metric, value, other in compared if "loss" in metric and value]
         _write(Path(RESULTS), run, {"loss_relative": max(losses), "weight_absolute": weights, "numbers": len(compared)})
 
 
