@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from llmtrain.config.ppo import PpoConfig
+from llmtrain.config.ppo import GuardsConfig, PpoConfig
 from llmtrain.config.root import PosttrainingConfig
 
 Found = Iterator[tuple[str, str]]
@@ -39,7 +39,24 @@ def _check_ppo(ppo: PpoConfig) -> Found:
             f"'ppo.mini_batches' = {ppo.mini_batches} x 'ppo.micro_batch_size' = {ppo.micro_batch_size} does not "
             f"divide 'ppo.global_batch_size' = {ppo.global_batch_size}.",
         )
+    if ppo.guards != GuardsConfig() and ppo.evaluate_every_steps is None:
+        yield (
+            "ppo.evaluate_every_steps",
+            "'ppo.guards' keep the best of the evaluated models, and 'ppo.evaluate_every_steps' is null. Set it.",
+        )
+    if ppo.critic_warmup_steps >= ppo.train_steps:
+        yield (
+            "ppo.critic_warmup_steps",
+            f"'ppo.critic_warmup_steps' = {ppo.critic_warmup_steps} leaves no step of 'ppo.train_steps' = "
+            f"{ppo.train_steps} to the policy.",
+        )
     if ppo.algorithm == "rloo":
+        for key in ("gamma", "gae_lambda", "whiten_rewards", "critic_warmup_steps", "value_coefficient"):
+            if getattr(ppo, key) != PpoConfig.model_fields[key].default:
+                yield (
+                    f"ppo.{key}",
+                    f"'ppo.{key}' belongs to 'ppo': 'rloo' has no value model and no discount. Leave it out.",
+                )
         if ppo.num_generations < 2:
             yield (
                 "ppo.num_generations",

@@ -48,7 +48,8 @@ class KlConfig(Section):
     coefficient: NonNegativeFloat = 0.05
     """Factor of the KL divergence in the reward; where adaptive control starts."""
     estimator: Literal["k1", "k3"] = "k1"
-    """Of the KL divergence by samples (Schulman 2020); both are unbiased, k3 varies less."""
+    """Of the KL divergence by samples (Schulman 2020); both are unbiased, k3 varies less. With `top_k` or `top_p`
+    neither is: log-probabilities are those of the whole distribution, and the tokens are not drawn from all of it."""
     target: PositiveFloat | None = None
     """Nats per response: the coefficient is turned up above and down below it; null = fixed coefficient."""
     horizon: PositiveInt = 10_000

@@ -23,8 +23,6 @@ _NAMES = {
     "loss": "train/loss",
     "grad_norm": "train/grad_norm",
     "learning_rate": "train/learning_rate",
-    "entropy": "train/entropy",
-    "mean_token_accuracy": "train/token_accuracy",
     "epoch": "train/epoch",
     "accuracy": "train/pair_accuracy",
     "margin": "train/reward_margin",
@@ -80,7 +78,13 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         self._context.wait_for_all()
         if self._context.world.is_first:
             folder = self._context.checkpoints / f"checkpoint-{state.global_step}"
-            commit_checkpoint(folder, state.global_step, self._section.keep_last)
+            commit_checkpoint(
+                folder,
+                state.global_step,
+                self._section.keep_last,
+                self._context.world.world_size,
+                self._section.zero_stage,
+            )
             self._context.log_event("saved", step=state.global_step)
         self._context.wait_for_all()
 

@@ -17,7 +17,7 @@ COMPLETE_NAME = "complete.json"
 _FOLDER = re.compile(r"checkpoint-(\d+)")
 
 
-def commit_checkpoint(folder: Path, step: int, keep_last: int) -> None:
+def commit_checkpoint(folder: Path, step: int, keep_last: int, world_size: int = 1, zero_stage: int = 0) -> None:
     """Declare a checkpoint whole, then remove all but the newest; one rank does it, after all have written."""
     sizes = {}
     for path in sorted(folder.rglob("*")):
@@ -28,7 +28,8 @@ def commit_checkpoint(folder: Path, step: int, keep_last: int) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-    write_whole(folder / COMPLETE_NAME, json.dumps({"step": step, "files": sizes}, indent=1) + "\n")
+    written = {"step": step, "world_size": world_size, "zero_stage": zero_stage, "files": sizes}
+    write_whole(folder / COMPLETE_NAME, json.dumps(written, indent=1) + "\n")
     for old in _list_steps(folder.parent)[:-keep_last]:
         shutil.rmtree(folder.parent / f"checkpoint-{old}", ignore_errors=True)
 
@@ -53,6 +54,20 @@ def find_checkpoint(folder: Path) -> Path | None:
                 f"Remove {checkpoint} to resume from the one before."
             )
     return checkpoint
+
+
+def check_ranks(checkpoint: Path, world_size: int) -> None:
+    """Refuse ZeRO's pieces of optimizer states on another number of ranks.
+
+    Raises:
+        CheckpointError: the numbers differ; both are named.
+    """
+    written = json.loads((checkpoint / COMPLETE_NAME).read_text(encoding="utf-8"))
+    if written["zero_stage"] and written["world_size"] != world_size:
+        raise CheckpointError(
+            f"{checkpoint}: saved by {written['world_size']} ranks under ZeRO, this run has {world_size}. Continue on "
+            f"{written['world_size']}, or remove {checkpoint.parent} to start the stage anew."
+        )
 
 
 def remove_torn(folder: Path) -> None:

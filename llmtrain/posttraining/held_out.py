@@ -51,7 +51,11 @@ class HeldOut:
     first: dict[str, list[float]] = field(default_factory=dict)
     """Scores of the fine-tuned model, by measure and prompt."""
     last: dict[str, list[float]] = field(default_factory=dict)
-    """Scores at the last evaluation."""
+    """Scores of the model that is compared with it: at the last evaluation, or at the best one."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """`step` and `scores` of the highest reward within the guards."""
+    after: dict[str, Any] = field(default_factory=dict)
+    """Row of the history that belongs to `last`."""
 
     def evaluate(self, policy: Any, step: int) -> dict[str, float]:
         """Answer, score, and write the table of samples; all ranks call it and get the same numbers."""
@@ -74,7 +78,10 @@ class HeldOut:
         self.last = measures
         self.first = self.first or measures
         described = describe_answers(answers, measures)
-        self.history.append({"step": step, "kl": sum(kl) / len(kl), **described})
+        self.after = {"step": step, "kl": sum(kl) / len(kl), **described}
+        self.history.append(self.after)
+        if self.is_best:
+            self.best = {"step": step, "scores": measures}
         self._write(step, answers, measures, kl)
         flat = {name: value["mean"] if isinstance(value, dict) else value for name, value in described.items()}
         metrics = {f"validation/{name}": float(value) for name, value in flat.items()}
@@ -113,12 +120,26 @@ class HeldOut:
         saved = json.loads(path.read_text(encoding="utf-8"))
         self.first = saved["first"]
         self.history = [row for row in saved["history"] if row["step"] <= step]
+        self.best = saved["best"]
 
     @property
     def is_best(self) -> bool:
-        """Whether the last evaluation has the highest reward so far."""
-        rewards = [row["reward"]["mean"] for row in self.history]
-        return bool(rewards[-1] == max(rewards))
+        """Whether the last evaluation is within the guards and has the highest reward of those that are."""
+        inside = [row for row in self.history if self._is_inside(row)]
+        return bool(inside) and inside[-1] is self.after and self.after["reward"]["mean"] == _find_highest(inside)
+
+    def take_best(self) -> int:
+        """Compare the best model from here on; its step."""
+        step: int = self.best["step"]
+        self.last, self.after = self.best["scores"], next(row for row in self.history if row["step"] == step)
+        return step
+
+    def _is_inside(self, row: dict[str, Any]) -> bool:
+        guards, base = self.section.guards, self.history[0]["response_tokens"]
+        is_near = guards.max_kl is None or row["kl"] <= guards.max_kl
+        return is_near and (
+            guards.max_length_growth is None or row["response_tokens"] <= guards.max_length_growth * base
+        )
 
     def _write(
         self, step: int, answers: Sequence[Answer], measures: dict[str, list[float]], kl: Sequence[float]
@@ -128,12 +149,12 @@ class HeldOut:
         for i, answer in enumerate(answers[: self.section.sample_table_rows]):
             fields = {name: round(values[i], 4) for name, values in measures.items()}
             self.context.writer.log_sample(step, answer.prompt, answer.response, **fields, kl=round(kl[i], 4))
-        text = json.dumps({"history": self.history, "first": self.first})
+        text = json.dumps({"history": self.history, "first": self.first, "best": self.best})
         write_whole(self.context.folder / EVALUATIONS_NAME, text + "\n")
 
     def summarize(self) -> dict[str, Any]:
         """Before and after, and what the difference is worth."""
-        before, after = self.history[0], self.history[-1]
+        before, after = self.history[0], self.after
         compared = {
             name: {
                 "difference": describe_difference(self.last[name], self.first[name]),
@@ -142,3 +163,8 @@ class HeldOut:
             for name in self.last
         }
         return {"before": before, "after": after, "against_sft": compared, "history": self.history}
+
+
+def _find_highest(rows: Sequence[dict[str, Any]]) -> float:
+    rewards: list[float] = [row["reward"]["mean"] for row in rows]
+    return max(rewards)

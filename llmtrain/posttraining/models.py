@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -101,7 +102,12 @@ def check_vocabulary(model: Any, chat: ChatTokenizer) -> None:
 
 
 def save_model(
-    model: Any, weights: Mapping[str, torch.Tensor], chat: ChatTokenizer, folder: Path, card: Mapping[str, Any]
+    model: Any,
+    weights: Mapping[str, torch.Tensor],
+    chat: ChatTokenizer,
+    folder: Path,
+    card: Mapping[str, Any],
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write a folder that `from_pretrained` loads; it appears whole, in place of an older one.
 
@@ -111,6 +117,7 @@ def save_model(
         chat: its tokenizer.
         folder: where to.
         card: stage and parents; the digest is added.
+        files: more texts by name.
     """
     staging = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(staging, ignore_errors=True)
@@ -119,6 +126,8 @@ def save_model(
         chat.save(staging)
         text = json.dumps({**card, "digest": digest_model(staging)}, indent=2)
         (staging / CARD_NAME).write_text(text + "\n", encoding="utf-8")
+        for name, content in files.items():
+            (staging / name).write_text(content, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
     except OSError as error:

@@ -3,11 +3,14 @@
 import logging
 import os
 import shutil
+from collections.abc import Set
+from pathlib import Path
 from typing import Any
 
 from llmtrain.config.ppo import GuardsConfig, ModelReward, PpoConfig
 from llmtrain.errors import DataError
 from llmtrain.posttraining.answers import encode_prompts, show_prompt
+from llmtrain.posttraining.batch_sizes import count_accumulation
 from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.context import BEST, VALUE_MODEL, StageContext
@@ -17,7 +20,8 @@ from llmtrain.posttraining.models import check_vocabulary, load_causal_model, lo
 from llmtrain.posttraining.records import read_split_prompts
 from llmtrain.posttraining.rewards import Rewards, load_function
 from llmtrain.posttraining.sft import start_or_resume
-from llmtrain.posttraining.trainer_arguments import build_arguments, count_accumulation
+from llmtrain.posttraining.trained_prompts import leave_out_trained, read_trained
+from llmtrain.posttraining.trainer_arguments import build_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +35,7 @@ def train_ppo(context: StageContext, section: PpoConfig) -> dict[str, Any] | Non
     chat = load_chat_tokenizer(context.parents["model"])
     policy = load_causal_model(context.parents["model"])
     check_vocabulary(policy, chat)
-    data = encode_policy_data(section, chat, policy)
+    data = encode_policy_data(section, chat, policy, read_trained(context.parents))
     folders = {role.removeprefix("reward "): path for role, path in context.parents.items() if role != "model"}
     rewards = Rewards(section.rewards, folders, chat, context.device, section.micro_batch_size)
     gold = load_function(section.gold, "ppo.gold") if section.gold is not None else None
@@ -91,22 +95,29 @@ def _train(context: StageContext, section: PpoConfig, policy: Any, held_out: Hel
     if trainer.state.global_step < section.train_steps and trainer.guard is None:
         return None
     weights = take_weights(trainer.accelerator, trainer.model)
+    prompts = [prompt.messages for prompt in data.records.train]
     value_model = trainer.accelerator.unwrap_model(trainer.model).value_model
     if value_model is not None:
         save_trained(context, value_model, select_weights(weights, "value_model."), chat, context.folder / VALUE_MODEL)
     if trainer.guard is None:
         callback.evaluate(trainer.state.global_step)
-        if context.world.is_first:
-            shutil.rmtree(context.folder / BEST, ignore_errors=True)
-        save_trained(context, policy, select_weights(weights, "policy."), chat, context.model_folder)
+        save_trained(context, policy, select_weights(weights, "policy."), chat, context.model_folder, prompts)
     else:
-        context.log_event("guard", message=trainer.guard)
-        logger.warning("%s: %s; the best model so far is kept", context.folder, trainer.guard)
-        take_best(context, held_out, callback, trainer.state.global_step)
+        kept = held_out.take_best()
+        context.log_event("guard", message=trainer.guard, kept_step=kept)
+        logger.warning(
+            "%s: %s; kept is the model of step %d%s",
+            context.folder,
+            trainer.guard,
+            kept,
+            ", the fine-tuned one" if kept == 0 else "",
+        )
+        copy_model(context, context.folder / BEST, context.model_folder)
     return {
         "algorithm": section.algorithm,
         "steps": trainer.state.global_step,
         "stopped_by": trainer.guard,
+        "kept_step": held_out.after["step"],
         "kl_coefficient": trainer.kl_coefficient,
         "records": data.records.describe(),
         "left_out_prompts": data.left_out,
@@ -114,13 +125,16 @@ def _train(context: StageContext, section: PpoConfig, policy: Any, held_out: Hel
     }
 
 
-def encode_policy_data(section: PpoConfig, chat: ChatTokenizer, policy: Any) -> PolicyData:
-    """Prompts that leave room for a response.
+def encode_policy_data(
+    section: PpoConfig, chat: ChatTokenizer, policy: Any, trained: Set[str] = frozenset()
+) -> PolicyData:
+    """Prompts that leave room for a response; those held out were not trained on before.
 
     Raises:
         DataError: none is left, or none is held out.
     """
     records = read_split_prompts(section.prompts, section.validation_fraction)
+    leave_out_trained(records, trained, "ppo.prompts")
     room = policy.config.max_position_embeddings - section.generation.max_new_tokens
     kept, rows, left_out = encode_prompts(chat, records.train, room)
     held_out, held_out_rows, left_out_of_held = encode_prompts(chat, records.held_out, room)
@@ -153,7 +167,7 @@ def announce_accelerator(section: PpoConfig, context: StageContext) -> int:
     Returns:
         Micro-batches of one optimizer step.
     """
-    accumulation = count_accumulation("ppo", section, context.world.world_size) // section.mini_batches
+    accumulation = count_accumulation("ppo", section, context.world.world_size)
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if section.compute_dtype == "bfloat16" else "no"
     if section.zero_stage:
         os.environ |= {
@@ -166,12 +180,12 @@ def announce_accelerator(section: PpoConfig, context: StageContext) -> int:
     return accumulation
 
 
-def take_best(context: StageContext, held_out: HeldOut, callback: StageCallback, step: int) -> None:
-    """Make the best model of earlier evaluations the result of the stage; all ranks call it."""
-    best = load_causal_model(context.folder / BEST).to(context.device)
-    callback.record(step, held_out.evaluate(best, step))
-    context.wait_for_all()
+def copy_model(context: StageContext, source: Path, target: Path) -> None:
+    """A model's folder in another place, whole or not at all; it may be done again after a kill."""
     if context.world.is_first:
-        shutil.rmtree(context.model_folder, ignore_errors=True)
-        (context.folder / BEST).rename(context.model_folder)
+        staging = target.with_name(target.name + ".tmp")
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(source, staging)
+        shutil.rmtree(target, ignore_errors=True)
+        staging.rename(target)
     context.wait_for_all()

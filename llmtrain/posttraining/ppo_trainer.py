@@ -128,6 +128,7 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
             self.accelerator.load_state(checkpoint)
             saved = json.loads((Path(checkpoint) / STATE_NAME).read_text(encoding="utf-8"))
             state.global_step, self.kl_coefficient = saved["step"], saved["kl_coefficient"]
+            self.guard = saved["guard"]
             for _ in range(state.global_step):
                 self.lr_scheduler.step()
         self.control = self.callback_handler.on_train_begin(args, state, self.control)
@@ -308,7 +309,7 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
         folder = self._context.checkpoints / f"checkpoint-{self.state.global_step}"
         self.accelerator.save_state(str(folder))
         if self._context.world.is_first:
-            state = {"step": self.state.global_step, "kl_coefficient": self.kl_coefficient}
+            state = {"step": self.state.global_step, "kl_coefficient": self.kl_coefficient, "guard": self.guard}
             (folder / STATE_NAME).write_text(json.dumps(state) + "\n", encoding="utf-8")
 
 

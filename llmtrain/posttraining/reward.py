@@ -24,6 +24,7 @@ from llmtrain.posttraining.records import SplitRecords, read_split_preferences, 
 from llmtrain.posttraining.reward_report import describe_judgements
 from llmtrain.posttraining.rewards import OFFSET, score_sequences
 from llmtrain.posttraining.sft import fill_up, find_max_length, start_or_resume
+from llmtrain.posttraining.trained_prompts import leave_out_trained, read_trained
 from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
 
 
@@ -43,6 +44,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
     check_vocabulary(model, chat)
     max_length = find_max_length("reward", section.max_length, model)
     records, sampled_left_out = collect_pairs(context, section, chat)
+    leave_out_trained(records, read_trained(context.parents), "reward")
     train = encode_pairs(chat, records.train, max_length, section.long_examples)
     held_out = encode_pairs(chat, records.held_out, max_length, section.long_examples)
     leaked = find_shared_prompts(records.train, records.held_out)
@@ -92,7 +94,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
         offset = compute_offset(whole, train, chat.pad_id, section.micro_batch_size, context)
     model.config.update({OFFSET: offset})
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) or {}
-    save_trained(context, model, weights, chat, context.model_folder)
+    save_trained(context, model, weights, chat, context.model_folder, [pair.prompt for pair in records.train])
     return {
         "steps": trainer.state.global_step,
         "records": records.describe(),

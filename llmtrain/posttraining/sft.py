@@ -13,12 +13,13 @@ from llmtrain.data.labels import IGNORE_INDEX
 from llmtrain.errors import ConfigError
 from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import load_chat_tokenizer
-from llmtrain.posttraining.checkpoints import find_checkpoint, remove_torn
+from llmtrain.posttraining.checkpoints import check_ranks, find_checkpoint, remove_torn
 from llmtrain.posttraining.context import StageContext, sum_over_ranks
 from llmtrain.posttraining.finish import save_trained, take_weights
 from llmtrain.posttraining.models import check_vocabulary, load_causal_model
 from llmtrain.posttraining.records import read_split_conversations
 from llmtrain.posttraining.sft_data import Examples, encode_conversations
+from llmtrain.posttraining.trained_prompts import leave_out_trained, read_trained
 from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
 
 _PACKED_TOGETHER = 10_000  # examples among which the best fit is looked for
@@ -40,6 +41,7 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
     check_vocabulary(model, chat)
     max_length = find_max_length("sft", section.max_length, model)
     records = read_split_conversations(section.data, section.validation_fraction)
+    leave_out_trained(records, read_trained(context.parents), "sft.data")
     limits = (max_length, section.long_examples, section.loss_on)
     train = encode_conversations(chat, records.train, *limits)
     held_out = encode_conversations(chat, records.held_out, *limits) if records.held_out else Examples()
@@ -82,7 +84,8 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
         return None
     after = callback.evaluate(trainer.state.global_step)
     weights = take_weights(trainer.accelerator, trainer.model_wrapped)
-    save_trained(context, model, weights, chat, context.model_folder)
+    prompts = [record.prompt for record in records.train]
+    save_trained(context, model, weights, chat, context.model_folder, prompts)
     return {
         "steps": trainer.state.global_step,
         "records": records.describe(),
@@ -130,6 +133,8 @@ def start_or_resume(context: StageContext) -> str | None:
         remove_torn(context.checkpoints)
     context.wait_for_all()
     checkpoint = find_checkpoint(context.checkpoints)
+    if checkpoint is not None:
+        check_ranks(checkpoint, context.world.world_size)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
     if context.writer is not None:
         context.writer.resume(step if checkpoint is not None else -1)

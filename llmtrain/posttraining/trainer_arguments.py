@@ -7,25 +7,10 @@ from typing import Any
 import torch
 
 from llmtrain.config.stage_training import StageTraining
-from llmtrain.errors import ConfigError
+from llmtrain.posttraining.batch_sizes import count_accumulation
 from llmtrain.process.world import World
 
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-
-
-def count_accumulation(name: str, stage: StageTraining, world_size: int) -> int:
-    """Micro-batches of one optimizer step on each rank.
-
-    Raises:
-        ConfigError: the global batch cannot be cut so.
-    """
-    one_pass = stage.micro_batch_size * world_size
-    if stage.global_batch_size % one_pass:
-        raise ConfigError(
-            f"{name}: {name}.micro_batch_size = {stage.micro_batch_size} x {world_size} ranks does not divide "
-            f"{name}.global_batch_size = {stage.global_batch_size}. Choose a multiple of {one_pass}."
-        )
-    return stage.global_batch_size // one_pass
 
 
 def build_arguments(name: str, stage: StageTraining, folder: Path, seed: int, world: World) -> dict[str, Any]:

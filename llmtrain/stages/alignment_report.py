@@ -2,7 +2,7 @@
 
     summaries of all stages -> RUN/report.md;  evaluations of ppo -> RUN/ppo/alignment.png
 
-Verdicts are rules on intervals, stated beside them; a number that is missing is never called good.
+Verdicts are rules that stand beside them; a number that is missing is never called good.
 """
 
 import math
@@ -104,7 +104,7 @@ def _judge_reward(summary: Mapping[str, Any]) -> Verdict:
         f"{report['reward_length_correlation']:+.2f}; {summary['prompts_in_both_parts']} leaked prompts"
     )
     is_good = accuracy["low"] > 0.5 and accuracy["value"] > by_length and not summary["prompts_in_both_parts"]
-    return Verdict("reward", is_good, numbers, "interval above 0.5, better than length alone, nothing leaked")
+    return Verdict("reward", is_good, numbers, "interval above 0.5, value above that of length alone, nothing leaked")
 
 
 def _judge_ppo(summary: Mapping[str, Any]) -> Verdict:
@@ -119,8 +119,12 @@ def _judge_ppo(summary: Mapping[str, Any]) -> Verdict:
         f"{summary['before']['response_tokens']:.1f} -> {after['response_tokens']:.1f}; distinct-2 "
         f"{summary['before']['distinct_2']:.3f} -> {after['distinct_2']:.3f}"
     )
+    highest = max((row for row in summary["history"] if name in row), key=lambda row: row[name]["mean"])
+    if highest[name]["mean"] > after[name]["mean"]:
+        numbers += f"; it was highest at rollout {highest['step']} ({highest[name]['mean']:.3f})"
     if summary.get("stopped_by"):
         numbers += f"; stopped: {summary['stopped_by']}"
+        numbers += f"; kept is the model of rollout {summary['kept_step']}" if "kept_step" in summary else ""
     if name == "reward":
         return Verdict("ppo", None, numbers, "cannot be told: no `ppo.gold` measures what is really wanted")
     proxy = against["reward"]["difference"]

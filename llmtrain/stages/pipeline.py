@@ -14,19 +14,26 @@ from rich.console import Console
 
 from llmtrain.checkpoint.find import find_latest
 from llmtrain.checkpoint.manifest import read_manifest
+from llmtrain.config.compare import find_changes
 from llmtrain.config.loader import LoadedConfig
 from llmtrain.config.pipeline import POSTTRAINING, STAGES, PipelineStage, PosttrainingStage
 from llmtrain.config.root import Config
 from llmtrain.errors import ConfigError, LlmtrainError, MachineError
+from llmtrain.process.world import World
 from llmtrain.stages.posttraining import launch_stage
 from llmtrain.stages.pretrain import launch_pretrain, print_plan
-from llmtrain.stages.run_folder import check_continuation, locked_run_folder
+from llmtrain.stages.run_folder import check_continuation, load_run_config, locked_run_folder
 from llmtrain.stages.stage_inputs import find_inputs
+from llmtrain.stages.training_data import open_training_data
 from llmtrain.tracking.mirror import sync_run, wait_for_mirror
 from llmtrain.tracking.run_folder import EVENTS_NAME, read_lines, read_summary
 from llmtrain.tracking.stage_folder import OLD_NAME, read_stage
 
 logger = logging.getLogger(__name__)
+
+# Sections whose keys decide what pretraining learns.
+_TRAINED_WITH = ("model.", "batch.", "optimizer.", "schedule.", "training.", "data.", "precision.", "run.seed")
+_LENGTH = ("training.train_steps", "training.train_tokens")  # compared in steps
 
 ASKED = "asked for"
 
@@ -66,7 +73,11 @@ def plan_pipeline(
             yield Step(name, False, f"before --from {first}")
         elif only is None:
             why = _find_reason(config, name)
-            yield Step(name, why is not None, why or "finished with the same inputs")
+            if why is None:
+                why_not = _describe_finished(config) if name == "pretrain" else "finished with the same inputs"
+                yield Step(name, False, why_not)
+            else:
+                yield Step(name, True, why)
 
 
 def list_stages(config: Config) -> list[PipelineStage]:
@@ -151,6 +162,25 @@ def _find_reason_to_pretrain(config: Config) -> str | None:
         return f"{summary['train_steps']} steps done of {wanted}"
     check_continuation(config)
     return None
+
+
+def _describe_finished(config: Config) -> str:
+    """What a finished pretraining was made with, as far as that is not what the configuration says now."""
+    changes = [
+        key
+        for key, *_ in find_changes(load_run_config(config.run.folder), config)
+        if key.startswith(_TRAINED_WITH) and key not in _LENGTH
+    ]
+    checkpoint = find_latest(config.run.folder / "checkpoints")
+    if checkpoint is not None and (config.data.folder / "tokenizer").is_dir():
+        trained = read_manifest(checkpoint).progress["data"]
+        found = open_training_data(config.data.model_copy(update={"verify": "size"}), World()).identity
+        changes += [
+            f"data: {name}" for name in sorted(trained.keys() | found.keys()) if trained.get(name) != found.get(name)
+        ]
+    if not changes:
+        return "finished with the same inputs"
+    return f"finished, with other values of {', '.join(changes)}; to train with these choose another run.name"
 
 
 def _find_reason_to_export(config: Config) -> str | None:

@@ -10,6 +10,7 @@ A stage is known by the hash of all that decides its result; one that is finishe
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ from llmtrain.config.loader import dump_config
 from llmtrain.config.pipeline import PosttrainingStage
 from llmtrain.config.root import PosttrainingConfig
 from llmtrain.errors import EXIT_SAVED_AFTER_SIGNAL, ConfigError
+from llmtrain.posttraining.batch_sizes import count_accumulation
 from llmtrain.process.launch import run_ranks_here
 from llmtrain.process.logs import configure_logging
 from llmtrain.process.signals import StopRequest
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+BEST_NAME = "best"  # what ppo keeps while guards may still end it
+
 
 def launch_stage(config: PosttrainingConfig, name: PosttrainingStage, num_ranks: int) -> int:
     """Check, then run the stage on this machine, in processes of its own.
@@ -43,6 +47,7 @@ def launch_stage(config: PosttrainingConfig, name: PosttrainingStage, num_ranks:
         The exit code.
     """
     inputs = find_inputs(config, name)
+    count_accumulation(name, getattr(config, name), num_ranks)
     folder = config.run.folder / name
     with locked_run_folder(folder):
         _open_folder(config, inputs, folder)
@@ -67,6 +72,7 @@ def run_stage(config: PosttrainingConfig, name: PosttrainingStage, world: World)
     from llmtrain.posttraining.start import joined_ranks
 
     section = getattr(fill_in(config), name)
+    count_accumulation(name, section, world.world_size)
     with ExitStack() as stack:
         device = stack.enter_context(joined_ranks(world, section))
         writer = stack.enter_context(_own_folder(config, inputs, folder, world))
@@ -86,6 +92,7 @@ def run_stage(config: PosttrainingConfig, name: PosttrainingStage, world: World)
                 draw_alignment(summary, folder / PICTURE_NAME)
             writer.log_event("finished")
             _remember(folder, inputs, finished=True)
+            shutil.rmtree(folder / BEST_NAME, ignore_errors=True)
     return 0
 
 

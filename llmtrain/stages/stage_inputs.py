@@ -36,6 +36,8 @@ class StageInputs:
     """Folders by role."""
     parts: dict[str, str]
     """Name of each input -> its digest."""
+    section: dict[str, Any]
+    """The section as plain values, to tell which keys changed."""
 
     @property
     def digest(self) -> str:
@@ -45,13 +47,27 @@ class StageInputs:
     def to_dict(self) -> dict[str, Any]:
         """As `stage.json` holds it."""
         models = {role: str(path) for role, path in self.models.items()}
-        return {"stage": self.stage, "inputs": self.digest, "parts": self.parts, "models": models}
+        return {
+            "stage": self.stage,
+            "inputs": self.digest,
+            "parts": self.parts,
+            "models": models,
+            "section": self.section,
+        }
 
     def list_changes(self, before: dict[str, Any]) -> str:
         """Names of the inputs that differ from a stage.json."""
         old = before.get("parts", {})
         names = sorted(name for name in old.keys() | self.parts.keys() if old.get(name) != self.parts.get(name))
-        return ", ".join(names)
+        shown = [self._list_keys(before) if name == f"section {self.stage}" else name for name in names]
+        return ", ".join(shown)
+
+    def _list_keys(self, before: dict[str, Any]) -> str:
+        """The keys of the section that differ, with both values."""
+        old = before.get("section", {})
+        keys = [key for key in old.keys() | self.section.keys() if old.get(key) != self.section.get(key)]
+        values = [f"{self.stage}.{key}: {old.get(key)} there, {self.section.get(key)} here" for key in sorted(keys)]
+        return "; ".join(values) or f"section {self.stage}"
 
 
 def fill_in(config: PosttrainingConfig) -> PosttrainingConfig:
@@ -95,7 +111,7 @@ def find_inputs(config: PosttrainingConfig, name: str) -> StageInputs:
     for path in _list_files(config, section):
         if path.is_file():
             parts[f"file {path}"] = _hash(path.read_bytes())
-    return StageInputs(name, models, parts)
+    return StageInputs(name, models, parts, section.model_dump(mode="json", exclude=_find_free(section)))
 
 
 def _find_free(section: SftConfig | RewardConfig | PpoConfig) -> set[str]:

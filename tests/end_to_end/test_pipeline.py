@@ -148,7 +148,7 @@ def test_a_changed_stage_is_done_again_with_the_report_and_nothing_else(folder: 
     before, others = find_old(folder), list_states(folder, "ppo", "old")
     weights = read_weights(folder / "runs" / "tiny" / "ppo")
     told = run(folder, "ppo.train_steps=2", WITHOUT_MLFLOW)
-    assert "ppo: changed: section ppo" in told
+    assert "ppo: changed: ppo.train_steps: " in told
     assert told.count("finished with the same inputs") == 4
     assert list_states(folder, "ppo", "old") == others
     (old,) = find_old(folder) - before

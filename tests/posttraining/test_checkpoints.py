@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from llmtrain.errors import CheckpointError
-from llmtrain.posttraining.checkpoints import COMPLETE_NAME, commit_checkpoint, find_checkpoint, remove_torn
+from llmtrain.posttraining.checkpoints import (
+    COMPLETE_NAME,
+    check_ranks,
+    commit_checkpoint,
+    find_checkpoint,
+    remove_torn,
+)
 
 
 def write(folder: Path, step: int, keep_last: int | None = 2) -> Path:
@@ -31,7 +37,12 @@ def test_the_newest_whole_checkpoint_is_found_by_its_number(tmp_path: Path) -> N
         write(tmp_path, step, keep_last=5)
     assert find_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
     recorded = json.loads((tmp_path / "checkpoint-9" / COMPLETE_NAME).read_text())
-    assert recorded == {"step": 9, "files": {"model.safetensors": 1234, "global_step/rank0.pt": 9}}
+    assert recorded == {
+        "step": 9,
+        "world_size": 1,
+        "zero_stage": 0,
+        "files": {"model.safetensors": 1234, "global_step/rank0.pt": 9},
+    }
 
 
 def test_a_torn_checkpoint_is_passed_over_and_removed(tmp_path: Path) -> None:
@@ -104,3 +115,14 @@ def test_a_checkpoint_committed_twice_is_whole(tmp_path: Path) -> None:
     (checkpoint / "later.json").write_text("{}")
     commit_checkpoint(checkpoint, 5, 2)
     assert find_checkpoint(tmp_path) == checkpoint
+
+
+def test_pieces_of_zero_are_refused_on_another_number_of_ranks(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-3"
+    folder.mkdir()
+    commit_checkpoint(folder, 3, keep_last=1, world_size=2, zero_stage=1)
+    check_ranks(folder, 2)
+    with pytest.raises(CheckpointError, match="saved by 2 ranks under ZeRO, this run has 4. Continue on 2"):
+        check_ranks(folder, 4)
+    commit_checkpoint(folder, 3, keep_last=1, world_size=2, zero_stage=0)
+    check_ranks(folder, 4)

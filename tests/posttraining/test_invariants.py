@@ -71,19 +71,23 @@ def test_a_price_of_kl_keeps_the_policy_nearer(project: Path, model_folders: dic
 
 
 def test_critic_warm_up_leaves_the_policy_alone(project: Path, model_folders: dict[str, Path]) -> None:
-    lines, folder = run_ppo(project, model_folders["llama"], "ppo.critic_warmup_steps=4")
-    before, after = (load_file(path / "model.safetensors") for path in (model_folders["llama"], folder / "model"))
-    assert all((before[name] - after[name]).abs().max() == 0 for name in after)
+    overrides = ["ppo.critic_warmup_steps=4", "ppo.train_steps=5", "ppo.save_every_steps=4"]
+    lines, folder = run_ppo(project, model_folders["llama"], *overrides)
+    before = load_file(model_folders["llama"] / "model.safetensors")
+    after = load_file(folder / "checkpoints" / "checkpoint-4" / "model.safetensors")
+    assert all((weight - after[f"policy.{name}"]).abs().max() == 0 for name, weight in before.items())
     losses = [line["metrics"]["ppo/value_loss"] for line in lines if "ppo/value_loss" in line["metrics"]]
     assert losses[-1] < losses[0]
 
 
 def test_a_limit_ends_the_run_and_the_best_model_is_kept(project: Path, model_folders: dict[str, Path]) -> None:
     overrides = ["ppo.guards.max_kl=0.0001", "ppo.learning_rate=0.01", "ppo.train_steps=6"]
+    overrides.append("ppo.evaluate_every_steps=1")
     _, folder = run_ppo(project, model_folders["llama"], *overrides)
     summary = json.loads((folder / "summary.json").read_text())
     assert "is above ppo.guards.max_kl = 0.0001" in summary["stopped_by"]
     assert summary["steps"] < 6
+    assert summary["kept_step"] == summary["after"]["step"] == 0
     before, after = (load_file(path / "model.safetensors") for path in (model_folders["llama"], folder / "model"))
     assert all((before[name] - after[name]).abs().max() == 0 for name in after)  # the best was the first
     assert not (folder / "best").exists()
@@ -99,5 +103,7 @@ def test_every_term_of_the_reward_is_logged_and_summed(project: Path, model_fold
 
 
 def test_bfloat16_trains(project: Path, model_folders: dict[str, Path]) -> None:
-    lines, _ = run_ppo(project, model_folders["llama"], "ppo.compute_dtype=bfloat16", "ppo.train_steps=2")
+    lines, _ = run_ppo(
+        project, model_folders["llama"], "ppo.compute_dtype=bfloat16", "ppo.epochs=1", "ppo.mini_batches=1"
+    )
     assert find_first(lines, "ppo/ratio") == pytest.approx(1, abs=0.05)

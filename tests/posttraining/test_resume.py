@@ -67,7 +67,7 @@ def test_a_finished_stage_is_not_run_again(finished: Path) -> None:
 def test_a_stage_of_other_inputs_is_refused_by_name(finished: Path) -> None:
     result = run_command(finished, "sft", "stages.yaml", "sft.learning_rate=0.5")
     assert result.returncode == 2
-    assert "holds a stage made from other inputs: section sft" in result.stderr
+    assert "holds a stage made from other inputs: sft.learning_rate: 0.001 there, 0.5 here" in result.stderr
     assert "Choose another run.name" in result.stderr
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from llmtrain.config.ppo import PpoConfig
 from llmtrain.config.sft import SftConfig
 from llmtrain.errors import ConfigError
+from llmtrain.posttraining.batch_sizes import count_accumulation
 from llmtrain.posttraining.sft import find_max_length
-from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed, count_accumulation
+from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
 from llmtrain.process.world import World
 
 SECTION = SftConfig(learning_rate=1e-3, micro_batch_size=4, global_batch_size=32)
@@ -75,3 +77,14 @@ def test_examples_longer_than_the_model_reads_are_refused(models: dict[str, obje
     with pytest.raises(ConfigError) as caught:
         find_max_length("reward", 97, model)
     assert str(caught.value) == "reward.max_length = 97: the model reads 96 tokens. Choose at most 96."
+
+
+def test_mini_batches_count_too_and_every_factor_is_named() -> None:
+    section = PpoConfig(learning_rate=1e-4, train_steps=1, micro_batch_size=1, global_batch_size=12, mini_batches=2)
+    assert count_accumulation("ppo", section, 2) == 3
+    with pytest.raises(ConfigError) as caught:
+        count_accumulation("ppo", section, 4)
+    assert str(caught.value) == (
+        "ppo: ppo.micro_batch_size = 1 x 4 ranks x ppo.mini_batches = 2 does not divide ppo.global_batch_size = 12. "
+        "Choose a multiple of 8."
+    )

@@ -194,7 +194,7 @@ def test_a_changed_section_runs_its_stage_and_says_so(folder: Path, name: str) -
     finish_all(folder)
     found = explain(load(folder, f"{name}.learning_rate=0.5").config)
     runs = {stage: why for stage, why in found.items() if not why.startswith("skip")}
-    assert runs == {name: f"changed: section {name}", "report": "drawn from the summaries"}
+    assert runs == {name: f"changed: {name}.learning_rate: 0.001 there, 0.5 here", "report": "drawn from the summaries"}
 
 
 def test_changed_records_and_models_are_named(folder: Path) -> None:
@@ -287,7 +287,8 @@ def test_only_what_changed_is_done_and_the_rest_is_told(
     launches = launch()
     assert run(load(folder, "ppo.train_steps=9", "tracking.mlflow=false"), first="reward") == 0
     assert launches.done == ["reward", "ppo"]
-    assert "sft: before --from reward\nreward: asked for\nppo: changed: section ppo\nreport:" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "sft: before --from reward\nreward: asked for\nppo: changed: ppo.train_steps: " in told
     assert (folder / "runs" / "tiny" / "report.md").is_file()
     assert sorted(path.name.partition("-")[0] for path in (folder / "runs/tiny/old").iterdir()) == ["ppo", "reward"]
 
@@ -354,7 +355,7 @@ def test_the_printed_plan_tells_what_runs_what_does_not_and_what_cannot_be_told_
     assert read_plan(capsys.readouterr().out) == [
         f"pretrain  skip   {SAME}",
         f"export    skip   {SAME}",
-        "sft       run    changed: section sft",
+        "sft       run    changed: sft.learning_rate: 0.001 there, 0.5 here",
         f"reward    maybe  {depends}",
         f"ppo       maybe  {depends}",
         "report    run    drawn from the summaries",

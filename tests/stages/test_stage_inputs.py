@@ -83,16 +83,16 @@ def test_other_stages_and_tracking_are_free(base: Path) -> None:
     ("override", "part"),
     [
         ("run.seed=8", "seed"),
-        ("{}.learning_rate=2e-3", "section {}"),
-        ("{}.validation_fraction=0.1", "section {}"),
-        ("{}.global_batch_size=64", "section {}"),
-        ("{}.compute_dtype=bfloat16", "section {}"),
+        ("{}.learning_rate=2e-3", "{}.learning_rate: "),
+        ("{}.validation_fraction=0.1", "{}.validation_fraction: "),
+        ("{}.global_batch_size=64", "{}.global_batch_size: "),
+        ("{}.compute_dtype=bfloat16", "{}.compute_dtype: "),
     ],
 )
 def test_the_seed_and_the_section_count(name: str, override: str, part: str, base: Path) -> None:
     before, after = find(base, name), find(base, name, override.format(name))
     assert before.digest != after.digest
-    assert after.list_changes(before.to_dict()) == part.format(name)
+    assert after.list_changes(before.to_dict()).startswith(part.format(name))
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,10 @@ def test_the_order_of_sources_and_rewards_counts(base: Path) -> None:
 
 
 def test_where_a_guard_may_keep_the_best_model_the_evaluations_count(base: Path) -> None:
-    guarded = find(base, "ppo", "ppo.guards.max_kl=5").digest
-    assert guarded != find(base, "ppo", "ppo.guards.max_kl=5", "ppo.evaluate_every_steps=2").digest
-    assert guarded == find(base, "ppo", "ppo.guards.max_kl=5", "ppo.log_every_steps=2").digest
+    guards = ["ppo.guards.max_kl=5", "ppo.evaluate_every_steps=3"]
+    guarded = find(base, "ppo", *guards).digest
+    assert guarded != find(base, "ppo", guards[0], "ppo.evaluate_every_steps=2").digest
+    assert guarded == find(base, "ppo", *guards, "ppo.log_every_steps=2").digest
 
 
 def test_how_the_prompts_of_sampled_pairs_are_read_counts_and_how_sft_learns_does_not(base: Path) -> None:

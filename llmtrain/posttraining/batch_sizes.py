@@ -1,0 +1,29 @@
+"""How a global batch is cut for ranks, micro-batches and mini-batches. Starts without torch."""
+
+from llmtrain.config.ppo import PpoConfig
+from llmtrain.config.stage_training import StageTraining
+from llmtrain.errors import ConfigError
+
+
+def count_accumulation(name: str, stage: StageTraining, world_size: int) -> int:
+    """Micro-batches of one optimizer step on each rank.
+
+    Args:
+        name: of the section, for messages.
+        stage: the section.
+        world_size: ranks.
+
+    Raises:
+        ConfigError: the global batch cannot be cut so; every factor is named.
+    """
+    mini_batches = stage.mini_batches if isinstance(stage, PpoConfig) else 1
+    factor = stage.micro_batch_size * world_size * mini_batches
+    if stage.global_batch_size % factor:
+        parts = f"{name}.micro_batch_size = {stage.micro_batch_size} x {world_size} ranks"
+        if mini_batches > 1:
+            parts += f" x {name}.mini_batches = {mini_batches}"
+        raise ConfigError(
+            f"{name}: {parts} does not divide {name}.global_batch_size = {stage.global_batch_size}. Choose a multiple "
+            f"of {factor}."
+        )
+    return stage.global_batch_size // factor
