@@ -122,7 +122,7 @@ def test_pieces_of_zero_are_refused_on_another_number_of_ranks(tmp_path: Path) -
     folder.mkdir()
     commit_checkpoint(folder, 3, keep_last=1, world_size=2, zero_stage=1)
     check_ranks(folder, 2)
-    with pytest.raises(CheckpointError, match="saved by 2 ranks under ZeRO, this run has 4. Continue on 2"):
+    with pytest.raises(CheckpointError, match=r"saved by 2 ranks under ZeRO, this run has 4\. Continue on 2"):
         check_ranks(folder, 4)
     commit_checkpoint(folder, 3, keep_last=1, world_size=2, zero_stage=0)
     check_ranks(folder, 4)
