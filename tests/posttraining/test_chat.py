@@ -98,6 +98,10 @@ def change(source: Path, folder: Path, drop: str | None = None, **settings: Any)
     return folder
 
 
+NO_END = (
+    "its chat template marks no '</s>' at the end of what the assistant says, so models would never learn to stop. "
+    "Move it before {% endgeneration %}."
+)
 REFUSED = [
     (
         {"chat_template": CHAT_TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")},
@@ -110,8 +114,7 @@ REFUSED = [
                 " + eos_token }}{% endgeneration %}", " }}{% endgeneration %}{{ eos_token }}"
             )
         },
-        "its chat template marks no '</s>' at the end of what the assistant says, so models would never learn to stop. "
-        "Move it before {% endgeneration %}.",
+        NO_END,
     ),
     (
         {
@@ -119,7 +122,36 @@ REFUSED = [
                 "message['content'] + eos_token", "message['content'] + 'x' + eos_token"
             )
         },
-        "its chat template marks ' Four. xx = [1,\\n\\t2]x' in place of ' Four. x = [1,\\n\\t2]'.",
+        "its chat template marks ' Four. x</s>' in place of ' Four. </s>'.",
+    ),
+    (
+        {"chat_template": CHAT_TEMPLATE.replace("message['content'] + eos_token", "eos_token + message['content']")},
+        NO_END,
+    ),
+    (
+        {
+            "chat_template": CHAT_TEMPLATE.replace(
+                "message['content'] + eos_token", "message['content'] + (eos_token if loop.last else '')"
+            )
+        },
+        NO_END,
+    ),
+    (
+        {
+            "chat_template": CHAT_TEMPLATE.replace(
+                "{{ '<|assistant|>' }}{% generation %}", "{% generation %}{{ '<|assistant|>' }}"
+            )
+        },
+        "its chat template marks '<|assistant|> Four. </s>' in place of ' Four. </s>'.",
+    ),
+    (
+        {
+            "chat_template": CHAT_TEMPLATE.replace(
+                "{{ message['content'] + eos_token }}",
+                "{{ ('!' if messages[0]['role'] == 'system' else '') + message['content'] + eos_token }}",
+            )
+        },
+        "its chat template marks '! Four. </s>' in place of ' Four. </s>'.",
     ),
     (
         {"pad_token": "</s>"},
@@ -159,6 +191,12 @@ def test_a_template_that_begins_prompts_otherwise_is_refused(tokenizer_files: Pa
     folder = change(tokenizer_files, tmp_path, chat_template=template)
     with pytest.raises(CheckpointError, match="its chat template begins a prompt otherwise than a conversation: ids"):
         load_chat_tokenizer(folder)
+
+
+def test_a_template_that_refuses_the_role_of_the_system_is_taken(tokenizer_files: Path, tmp_path: Path) -> None:
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    loaded = load_chat_tokenizer(change(tokenizer_files, tmp_path, chat_template=refuses + CHAT_TEMPLATE))
+    assert loaded.encode(TURNS[1:3]).input_ids[-1] == EOS_ID
 
 
 def test_a_template_that_cannot_be_rendered_is_refused(tokenizer_files: Path, tmp_path: Path) -> None:
