@@ -75,3 +75,16 @@ def test_examples_longer_than_the_model_reads_are_refused(models: dict[str, obje
     with pytest.raises(ConfigError) as caught:
         find_max_length("reward", 97, model)
     assert str(caught.value) == "reward.max_length = 97: the model reads 96 tokens. Choose at most 96."
+
+
+def test_a_model_that_names_no_limit_needs_one_of_the_configuration() -> None:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    model = BloomForCausalLM(BloomConfig(vocab_size=40, hidden_size=16, n_layer=1, n_head=2))
+    assert find_max_length("sft", 50, model) == 50
+    with pytest.raises(ConfigError) as caught:
+        find_max_length("sft", None, model)
+    assert str(caught.value) == (
+        "sft.max_length: the configuration of BloomForCausalLM does not say how many tokens it reads "
+        "(max_position_embeddings). Set sft.max_length."
+    )
