@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from llmtrain.config.reward import GenerationConfig
 from llmtrain.conversations.records import Prompt
 from llmtrain.posttraining.chat import ChatTokenizer
@@ -15,7 +17,7 @@ from llmtrain.posttraining.generation import Rollout, draw_responses, make_key
 from llmtrain.posttraining.rewards import Answered
 from llmtrain.posttraining.statistics import count_distinct, describe_mean
 
-_EVALUATION_KEY = 0xE7A1
+_EVALUATION_KEY, _ORDER_KEY = 0xE7A1, 0x0DE4
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,21 @@ def encode_prompts(
             continue
         left_out[reason] = left_out.get(reason, 0) + 1
     return kept, rows, left_out
+
+
+def mix_prompts(
+    prompts: Sequence[Prompt], rows: Sequence[list[int]], seed: int
+) -> tuple[list[Prompt], list[list[int]]]:
+    """Prompts and their ids in an order that follows from the seed, so that the first ones are of all sources.
+
+    Args:
+        prompts: in the order of files.
+        rows: their ids.
+        seed: of the run.
+    """
+    generator = np.random.Generator(np.random.Philox(key=make_key(seed, _ORDER_KEY)))
+    order = generator.permutation(len(prompts)).tolist()
+    return [prompts[i] for i in order], [rows[i] for i in order]
 
 
 def to_answers(

@@ -10,7 +10,7 @@ import numpy as np
 from llmtrain.config.reward import SampledPairsConfig
 from llmtrain.conversations.records import Message, Preference, Prompt
 from llmtrain.errors import DataError
-from llmtrain.posttraining.answers import encode_prompts, show_prompt, to_answers
+from llmtrain.posttraining.answers import encode_prompts, mix_prompts, show_prompt, to_answers
 from llmtrain.posttraining.chat import ChatTokenizer
 from llmtrain.posttraining.context import StageContext, gather_all
 from llmtrain.posttraining.generation import draw_responses, make_key
@@ -107,6 +107,7 @@ def sample_pairs(
     kept, rows, left_out = encode_prompts(chat, prompts, room)
     if not kept:
         raise DataError(f"reward.sampled: no prompt is left to answer: {left_out or 'none was read'}.")
+    kept, rows = mix_prompts(kept, rows, context.config.run.seed)
     seed, mine = context.config.run.seed, range(context.world.rank, count, context.world.world_size)
     drawn: list[tuple[int, tuple[str, str], tuple[float, float]]] = []
     for start in range(0, len(mine), batch_size):

@@ -3,11 +3,12 @@
 import logging
 import os
 import shutil
+from collections import Counter
 from typing import Any
 
 from llmtrain.config.ppo import GuardsConfig, ModelReward, PpoConfig
 from llmtrain.errors import DataError
-from llmtrain.posttraining.answers import encode_prompts, show_prompt
+from llmtrain.posttraining.answers import encode_prompts, mix_prompts, show_prompt
 from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.context import BEST, VALUE_MODEL, StageContext
@@ -31,7 +32,7 @@ def train_ppo(context: StageContext, section: PpoConfig) -> dict[str, Any] | Non
     chat = load_chat_tokenizer(context.parents["model"])
     policy = load_causal_model(context.parents["model"])
     check_vocabulary(policy, chat)
-    data = encode_policy_data(section, chat, policy)
+    data = encode_policy_data(section, chat, policy, context.config.run.seed)
     folders = {role.removeprefix("reward "): path for role, path in context.parents.items() if role != "model"}
     rewards = Rewards(section.rewards, folders, chat, context.device, section.micro_batch_size)
     gold = load_function(section.gold, "ppo.gold") if section.gold is not None else None
@@ -110,11 +111,12 @@ def _train(context: StageContext, section: PpoConfig, policy: Any, held_out: Hel
         "kl_coefficient": trainer.kl_coefficient,
         "records": data.records.describe(),
         "left_out_prompts": data.left_out,
+        "held_out_prompts_by_source": dict(Counter(prompt.source for prompt in data.held_out)),
         **held_out.summarize(),
     }
 
 
-def encode_policy_data(section: PpoConfig, chat: ChatTokenizer, policy: Any) -> PolicyData:
+def encode_policy_data(section: PpoConfig, chat: ChatTokenizer, policy: Any, seed: int) -> PolicyData:
     """Prompts that leave room for a response.
 
     Raises:
@@ -133,6 +135,7 @@ def encode_policy_data(section: PpoConfig, chat: ChatTokenizer, policy: Any) -> 
             f"{section.generation.max_new_tokens}."
         )
     train = [(ids, show_prompt(prompt)) for ids, prompt in zip(rows, kept, strict=True)]
+    held_out, held_out_rows = mix_prompts(held_out, held_out_rows, seed)
     limit = section.evaluation_prompts
     return PolicyData(records, train, held_out[:limit], held_out_rows[:limit], left_out)
 

@@ -110,11 +110,13 @@ def test_the_better_of_two_drawn_answers_is_chosen(sample: Callable[..., tuple[l
     pairs, left_out = sample("len(r)")
     assert len(pairs) + sum(left_out.values()) == 12
     assert len(pairs) > 6
+    asked: dict[int, set[tuple[Message, ...]]] = {}
     for pair in pairs:
         assert len(pair.chosen) > len(pair.rejected)
         assert pair.source == SAMPLED
         place = int(pair.id.removeprefix("sampled-"))
-        assert pair.prompt == (Message("user", f"Name {place % 3}."),)
+        asked.setdefault(place % 3, set()).add(pair.prompt)
+    assert sorted(asked.values(), key=str) == [{(Message("user", f"Name {i}."),)} for i in range(3)]
     assert len({(pair.chosen, pair.rejected) for pair in pairs}) == len(pairs)
 
 
@@ -149,3 +151,10 @@ def test_an_answer_without_words_is_no_answer(sample: Callable[..., tuple[list[P
 def test_without_a_prompt_that_fits_nothing_is_drawn(sample: Callable[..., tuple[list[Preference], Any]]) -> None:
     with pytest.raises(DataError, match=r"^reward.sampled: no prompt is left to answer: none was read.$"):
         sample("1", prompts=0)
+
+
+def test_fewer_pairs_than_prompts_are_of_all_of_the_files(sample: Callable[..., tuple[list[Preference], Any]]) -> None:
+    pairs, _ = sample("len(r)", count=12, prompts=60)
+    numbers = [int(pair.prompt[0].content.removeprefix("Name ").removesuffix(".")) for pair in pairs]
+    assert min(numbers) < 20
+    assert max(numbers) >= 40
