@@ -8,7 +8,7 @@ from typing import Any
 
 from llmtrain.config.ppo import GuardsConfig, ModelReward, PpoConfig
 from llmtrain.errors import DataError
-from llmtrain.posttraining.answers import encode_prompts, mix_prompts, show_prompt
+from llmtrain.posttraining.answers import describe_reasons, encode_prompts, find_room, mix_prompts, show_prompt
 from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.context import BEST, VALUE_MODEL, StageContext
@@ -123,16 +123,16 @@ def encode_policy_data(section: PpoConfig, chat: ChatTokenizer, policy: Any, see
         DataError: none is left, or none is held out.
     """
     records = read_split_prompts(section.prompts, section.validation_fraction)
-    room = policy.config.max_position_embeddings - section.generation.max_new_tokens
+    room = find_room("ppo", section.generation, policy)
     kept, rows, left_out = encode_prompts(chat, records.train, room)
     held_out, held_out_rows, left_out_of_held = encode_prompts(chat, records.held_out, room)
+    left_out += left_out_of_held
     if not kept or not held_out:
         which = "train" if not kept else "evaluate"
-        reasons = left_out | left_out_of_held or "none was read"
         raise DataError(
-            f"ppo.prompts: no prompt is left to {which} on: {reasons}. A prompt may have {room} tokens: the model "
-            f"reads {policy.config.max_position_embeddings}, and ppo.generation.max_new_tokens is "
-            f"{section.generation.max_new_tokens}."
+            f"ppo.prompts: no prompt is left to {which} on ({describe_reasons(left_out)}). A prompt may have "
+            f"{room} tokens: the model reads {policy.config.max_position_embeddings}, and "
+            f"ppo.generation.max_new_tokens is {section.generation.max_new_tokens}."
         )
     train = [(ids, show_prompt(prompt)) for ids, prompt in zip(rows, kept, strict=True)]
     held_out, held_out_rows = mix_prompts(held_out, held_out_rows, seed)
