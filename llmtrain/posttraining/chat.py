@@ -17,12 +17,13 @@ from llmtrain.errors import CheckpointError
 from llmtrain.tokenizer.chat_template import CHAT_TEMPLATE
 from llmtrain.tokenizer.special_tokens import CHAT_SYMBOLS
 
-_PROBE = (
+PROBE = (
     Message("user", "What is 2 + 2?\n"),
     Message("assistant", " Four. "),
     Message("user", "naïve café 日本語 🙂"),
     Message("assistant", "x = [1,\n\t2]"),
 )
+"""Turns that show how a template and its tokenizer treat white space, letters of many bytes and symbols."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,12 @@ def _check_template(chat: ChatTokenizer) -> None:
     from jinja2 import TemplateError
 
     try:
-        chat.encode(_PROBE)
-        chat.encode_prompt(_PROBE[:1])
+        chat.encode(PROBE)
+        chat.encode_prompt(PROBE[:1])
     except Exception as error:  # Jinja raises what a template raises
         raise CheckpointError(f"{chat.folder}: its chat template cannot be rendered: {error}") from error
-    _check_probe(chat, _PROBE)
-    with_system = (Message("system", "Be short."), *_PROBE)
+    _check_probe(chat, PROBE)
+    with_system = (Message("system", "Be short."), *PROBE)
     try:
         chat.encode(with_system)
     except (

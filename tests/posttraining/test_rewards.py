@@ -1,5 +1,6 @@
 """What a response is worth: functions and reward models, each with what it refuses."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from llmtrain.errors import CheckpointError, ConfigError, DataError
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.models import save_model, start_reward_model
 from llmtrain.posttraining.rewards import OFFSET, Answered, RewardModel, Rewards, load_function, score_sequences
+from llmtrain.tokenizer.chat_template import CHAT_TEMPLATE
 from tests.posttraining.conftest import build_config
 
 CPU = torch.device("cpu")
@@ -166,6 +168,36 @@ def test_a_reward_model_with_another_tokenizer_is_refused(
     assert message.endswith("Train the reward model from the same model, or give the reward as a function.")
     place = chat.tokenizer.get_vocab()["<|fim_prefix|>"]
     assert f"is {place} there, None here" in message or f"is None there, {place} here" in message
+
+
+def test_a_reward_model_with_another_template_is_refused(
+    make_reward_folder: Callable[..., Path], chat: ChatTokenizer, tokenizer_files: Path, tmp_path: Path
+) -> None:
+    folder = make_reward_folder("llama")
+    template = CHAT_TEMPLATE.replace("message['content'] + '<|end|>'", "message['content'] + '.<|end|>'")
+    chat.save(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(template)
+    ours = load_chat_tokenizer(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        RewardModel(folder, ours, CPU, 2)
+    message = str(caught.value)
+    assert message.startswith(
+        f"{folder}: its chat template or tokenizer gives a conversation other ids than {tmp_path}: at "
+    )
+    assert "['<|end|>'" in message.partition(" there, ")[0]
+    assert "['.', '<|end|>'" in message.partition(" there, ")[2]
+
+
+def test_a_reward_model_with_other_merges_is_refused(
+    make_reward_folder: Callable[..., Path], chat: ChatTokenizer, tmp_path: Path
+) -> None:
+    folder = make_reward_folder("llama")
+    chat.save(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["merges"] = content["model"]["merges"][:20]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="its chat template or tokenizer gives a conversation other ids than"):
+        RewardModel(folder, load_chat_tokenizer(tmp_path), CPU, 2)
 
 
 def test_terms_are_scored_by_name_and_summed_with_their_weights(
