@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,48 @@ def test_a_file_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
         load_function(ScoreFunction(file=file), "ppo.gold")
     problem = "ModuleNotFoundError(\"No module named 'nothing_of_this_name'\")"
     assert str(caught.value) == f"ppo.gold.file = {file}: cannot be imported: {problem}"
+
+
+def test_a_file_may_have_dataclasses_and_import_files_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text("FACTOR = 3\n")
+    file = tmp_path / "score.py"
+    file.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from beside_it import FACTOR\n"
+        "@dataclass\n"
+        "class Scale:\n"
+        "    factor: int = FACTOR\n"
+        "def score(prompts, responses):\n"
+        "    return [Scale().factor * len(r) for r in responses]\n"
+    )
+    before = list(sys.path)
+    assert load_function(ScoreFunction(file=file), "k")(ANSWERED).tolist() == [3.0, 6.0, 9.0]
+    assert sys.path == before
+
+
+def test_files_of_the_same_name_are_kept_apart(tmp_path: Path) -> None:
+    functions = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        file = write(folder, f"return [VALUE] * len(prompts)  # {number}")
+        file.write_text(f"VALUE = {number}\n" + file.read_text())
+        functions.append(load_function(ScoreFunction(file=file), "k"))
+    assert [function(ANSWERED).tolist()[0] for function in functions] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["score", "score.txt"])
+def test_the_name_of_a_file_may_end_in_anything(name: str, tmp_path: Path) -> None:
+    file = write(tmp_path, "return [1.0] * len(prompts)", name)
+    assert load_function(ScoreFunction(file=file), "k")(ANSWERED).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "score"
+    file.write_bytes(bytes(range(256)))
+    with pytest.raises(ConfigError, match=f"^k.file = {file}: cannot be imported: "):
+        load_function(ScoreFunction(file=file), "k")
 
 
 @pytest.mark.parametrize(
