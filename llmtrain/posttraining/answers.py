@@ -13,7 +13,7 @@ import numpy as np
 from llmtrain.config.reward import GenerationConfig
 from llmtrain.conversations.records import Prompt
 from llmtrain.errors import CheckpointError, ConfigError
-from llmtrain.posttraining.chat import ChatTokenizer
+from llmtrain.posttraining.chat import ChatTokenizer, naming
 from llmtrain.posttraining.context import StageContext, gather_all
 from llmtrain.posttraining.generation import Rollout, draw_responses, make_key
 from llmtrain.posttraining.rewards import Answered
@@ -79,7 +79,8 @@ def encode_prompts(
     kept, rows, left_out = [], [], Counter[str]()
     for prompt in prompts:
         special = chat.find_special(prompt.messages)
-        ids = chat.encode_prompt(prompt.messages) if special is None else []
+        with naming(prompt):
+            ids = chat.encode_prompt(prompt.messages) if special is None else []
         if special is not None:
             reason = f"spells the special token {special}"
         elif len(ids) > max_tokens:

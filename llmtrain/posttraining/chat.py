@@ -7,13 +7,14 @@ and counted, and never reach the template.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmtrain.conversations.records import Message
-from llmtrain.errors import CheckpointError
+from llmtrain.conversations.records import Conversation, Message, Preference, Prompt
+from llmtrain.errors import CheckpointError, DataError
 from llmtrain.tokenizer.chat_template import CHAT_TEMPLATE
 from llmtrain.tokenizer.special_tokens import CHAT_SYMBOLS
 
@@ -79,6 +80,31 @@ class ChatTokenizer:
         self.tokenizer.save_pretrained(folder)
 
 
+@contextmanager
+def naming(record: Conversation | Preference | Prompt) -> Iterator[None]:
+    """Name the record that cannot be encoded inside.
+
+    Raises:
+        DataError: a template or a tokenizer refuses it.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except (TemplateError, TypeError, ValueError) as error:
+        texts = [message.content for message in record.prompt]
+        if isinstance(record, Conversation):
+            texts.append(record.messages[-1].content)
+        elif isinstance(record, Preference):
+            texts += [record.chosen, record.rejected]
+        half = next((character for character in "".join(texts) if "\ud800" <= character <= "\udfff"), None)
+        problem = str(error) if half is None else f"\\u{ord(half):04x} is half of a surrogate pair and no character"
+        raise DataError(
+            f"{record.source}: record {record.id} cannot be encoded by the chat template: {problem}. Mend the record "
+            "or remove it."
+        ) from error
+
+
 def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
     """Read the tokenizer of a model, with our chat template if it has none and knows our symbols.
 
@@ -89,8 +115,8 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, split_special_tokens=False)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: no tokenizer that `transformers` reads: {error}") from error
+    except Exception as error:  # tokenizers raises bare ones, and others where a file has another shape
+        raise CheckpointError(f"{folder}: no tokenizer that `transformers` reads: {error!r}") from error
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise CheckpointError(
             f"{folder}: eos_token = {tokenizer.eos_token!r}, pad_token = {tokenizer.pad_token!r}. Post-training needs "

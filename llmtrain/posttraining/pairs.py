@@ -18,7 +18,7 @@ from llmtrain.posttraining.answers import (
     show_prompt,
     to_answers,
 )
-from llmtrain.posttraining.chat import ChatTokenizer
+from llmtrain.posttraining.chat import ChatTokenizer, naming
 from llmtrain.posttraining.context import StageContext, gather_all
 from llmtrain.posttraining.generation import draw_responses, make_key
 from llmtrain.posttraining.rewards import Answered, load_function
@@ -63,7 +63,8 @@ def encode_pairs(
         if special is not None:
             result.left_out[f"spells the special token {special}"] += 1
             continue
-        chosen, rejected = (chat.encode(messages).input_ids for messages in answers)
+        with naming(pair):
+            chosen, rejected = (chat.encode(messages).input_ids for messages in answers)
         longest = max(len(chosen), len(rejected))
         if longest > max_length:
             if long_examples == "refuse":
