@@ -3,19 +3,23 @@
 The same prompts and the same random numbers every time, so two models differ by what they say, not by luck.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from llmtrain.config.reward import GenerationConfig
 from llmtrain.conversations.records import Prompt
-from llmtrain.posttraining.chat import ChatTokenizer
+from llmtrain.errors import CheckpointError, ConfigError
+from llmtrain.posttraining.chat import ChatTokenizer, naming
 from llmtrain.posttraining.context import StageContext, gather_all
 from llmtrain.posttraining.generation import Rollout, draw_responses, make_key
 from llmtrain.posttraining.rewards import Answered
 from llmtrain.posttraining.statistics import count_distinct, describe_mean
 
-_EVALUATION_KEY = 0xE7A1
+_EVALUATION_KEY, _ORDER_KEY = 0xE7A1, 0x0DE4
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,50 @@ class Answer:
     has_ended: bool
 
 
+def find_room(name: str, generation: GenerationConfig, model: Any) -> int:
+    """Tokens of a prompt at most, so that a response still fits.
+
+    Args:
+        name: of the section that holds `generation`, for messages.
+        generation: how long a response may be.
+        model: of `transformers`.
+
+    Raises:
+        CheckpointError: the model does not say how many tokens it reads.
+        ConfigError: a response alone would fill it.
+    """
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        raise CheckpointError(
+            f"{type(model).__name__}: its config.json does not say how many tokens it reads (max_position_embeddings), "
+            "so no answers can be drawn from it here."
+        )
+    if generation.max_new_tokens >= positions:
+        raise ConfigError(
+            f"{name}.generation.max_new_tokens = {generation.max_new_tokens}: the model reads {positions} tokens, "
+            f"prompt and response together. Choose fewer than {positions}, less the tokens of a prompt."
+        )
+    return positions - generation.max_new_tokens
+
+
+def describe_reasons(left_out: Counter[str]) -> str:
+    """Reasons with their counts, for messages."""
+    return ", ".join(f"{reason}: {count}" for reason, count in left_out.items()) or "none was read"
+
+
 def encode_prompts(
     chat: ChatTokenizer, prompts: Sequence[Prompt], max_tokens: int
-) -> tuple[list[Prompt], list[list[int]], dict[str, int]]:
+) -> tuple[list[Prompt], list[list[int]], Counter[str]]:
     """Prompts as ids.
 
     Returns:
         Those that fit, their ids, and reason -> count of the others.
     """
-    kept, rows, left_out = [], [], dict[str, int]()
+    kept, rows, left_out = [], [], Counter[str]()
     for prompt in prompts:
         special = chat.find_special(prompt.messages)
-        ids = chat.encode_prompt(prompt.messages) if special is None else []
+        with naming(prompt):
+            ids = chat.encode_prompt(prompt.messages) if special is None else []
         if special is not None:
             reason = f"spells the special token {special}"
         elif len(ids) > max_tokens:
@@ -53,8 +89,23 @@ def encode_prompts(
             kept.append(prompt)
             rows.append(ids)
             continue
-        left_out[reason] = left_out.get(reason, 0) + 1
+        left_out[reason] += 1
     return kept, rows, left_out
+
+
+def mix_prompts(
+    prompts: Sequence[Prompt], rows: Sequence[list[int]], seed: int
+) -> tuple[list[Prompt], list[list[int]]]:
+    """Prompts and their ids in an order that follows from the seed, so that the first ones are of all sources.
+
+    Args:
+        prompts: in the order of files.
+        rows: their ids.
+        seed: of the run.
+    """
+    generator = np.random.Generator(np.random.Philox(key=make_key(seed, _ORDER_KEY)))
+    order = generator.permutation(len(prompts)).tolist()
+    return [prompts[i] for i in order], [rows[i] for i in order]
 
 
 def to_answers(

@@ -6,22 +6,25 @@ A text that spells a special token ("</s>", "<|assistant|>") would be read as th
 and counted, and never reach the template.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmtrain.conversations.records import Message
-from llmtrain.errors import CheckpointError
+from llmtrain.conversations.records import Conversation, Message, Preference, Prompt
+from llmtrain.errors import CheckpointError, DataError
 from llmtrain.tokenizer.chat_template import CHAT_TEMPLATE
 from llmtrain.tokenizer.special_tokens import CHAT_SYMBOLS
 
-_PROBE = (
+PROBE = (
     Message("user", "What is 2 + 2?\n"),
     Message("assistant", " Four. "),
     Message("user", "naïve café 日本語 🙂"),
     Message("assistant", "x = [1,\n\t2]"),
 )
+"""Turns that show how a template and its tokenizer treat white space, letters of many bytes and symbols."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,31 @@ class ChatTokenizer:
         self.tokenizer.save_pretrained(folder)
 
 
+@contextmanager
+def naming(record: Conversation | Preference | Prompt) -> Iterator[None]:
+    """Name the record that cannot be encoded inside.
+
+    Raises:
+        DataError: a template or a tokenizer refuses it.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except (TemplateError, TypeError, ValueError) as error:
+        texts = [message.content for message in record.prompt]
+        if isinstance(record, Conversation):
+            texts.append(record.messages[-1].content)
+        elif isinstance(record, Preference):
+            texts += [record.chosen, record.rejected]
+        half = next((character for character in "".join(texts) if "\ud800" <= character <= "\udfff"), None)
+        problem = str(error) if half is None else f"\\u{ord(half):04x} is half of a surrogate pair and no character"
+        raise DataError(
+            f"{record.source}: record {record.id} cannot be encoded by the chat template: {problem}. Mend the record "
+            "or remove it."
+        ) from error
+
+
 def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
     """Read the tokenizer of a model, with our chat template if it has none and knows our symbols.
 
@@ -87,8 +115,8 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, split_special_tokens=False)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: no tokenizer that `transformers` reads: {error}") from error
+    except Exception as error:  # tokenizers raises bare ones, and others where a file has another shape
+        raise CheckpointError(f"{folder}: no tokenizer that `transformers` reads: {error!r}") from error
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise CheckpointError(
             f"{folder}: eos_token = {tokenizer.eos_token!r}, pad_token = {tokenizer.pad_token!r}. Post-training needs "
@@ -119,26 +147,61 @@ def _check_template(chat: ChatTokenizer) -> None:
     Raises:
         CheckpointError: it does not.
     """
+    from jinja2 import TemplateError
+
     try:
-        encoded, prompt = chat.encode(_PROBE), chat.encode_prompt(_PROBE[:1])
+        chat.encode(PROBE)
+        chat.encode_prompt(PROBE[:1])
     except Exception as error:  # Jinja raises what a template raises
         raise CheckpointError(f"{chat.folder}: its chat template cannot be rendered: {error}") from error
-    said = [i for i, flag in zip(encoded.input_ids, encoded.is_said, strict=True) if flag]
-    if not said:
+    _check_probe(chat, PROBE)
+    with_system = (Message("system", "Be short."), *PROBE)
+    try:
+        chat.encode(with_system)
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+    ):  # a template may refuse the role; a record that has it is named when it comes
+        return
+    _check_probe(chat, with_system)
+
+
+def _check_probe(chat: ChatTokenizer, probe: Sequence[Message]) -> None:
+    encoded = chat.encode(probe)
+    pairs = zip(encoded.input_ids, encoded.is_said, strict=True)
+    turns = [[token for token, _ in run] for flag, run in itertools.groupby(pairs, key=lambda pair: pair[1]) if flag]
+    if not turns:
         raise CheckpointError(
             f"{chat.folder}: its chat template does not mark what the assistant says. Put the content and the end of "
             "its messages between {% generation %} and {% endgeneration %}."
         )
-    if chat.eos_id not in said:
+    texts = [message.content for message in probe if message.role == "assistant"]
+    if any(turn[-1] != chat.eos_id for turn in turns):
         raise CheckpointError(
             f"{chat.folder}: its chat template marks no {chat.tokenizer.eos_token!r} at the end of what the assistant "
             "says, so models would never learn to stop. Move it before {% endgeneration %}."
         )
-    words = "".join(message.content for message in _PROBE if message.role == "assistant")
-    if chat.decode(said).replace(" ", "") != words.replace(" ", ""):
-        raise CheckpointError(f"{chat.folder}: its chat template marks {chat.decode(said)!r} in place of {words!r}.")
-    if encoded.input_ids[: len(prompt)] != prompt:
-        raise CheckpointError(
-            f"{chat.folder}: its chat template begins a prompt otherwise than a conversation: ids {prompt[-4:]} "
-            f"against {encoded.input_ids[len(prompt) - 4 : len(prompt)]}."
-        )
+    for turn, text in itertools.zip_longest(turns, texts):
+        if turn is None or text is None or not _says(chat, turn, text):
+            shown = None if turn is None else chat.tokenizer.decode(turn, skip_special_tokens=False)
+            wanted = None if text is None else text + chat.tokenizer.eos_token
+            raise CheckpointError(f"{chat.folder}: its chat template marks {shown!r} in place of {wanted!r}.")
+    for place, message in enumerate(probe):
+        if message.role != "user":
+            continue
+        prompt = chat.encode_prompt(probe[: place + 1])
+        if encoded.input_ids[: len(prompt)] != prompt:
+            raise CheckpointError(
+                f"{chat.folder}: its chat template begins a prompt otherwise than a conversation: ids {prompt[-4:]} "
+                f"against {encoded.input_ids[max(0, len(prompt) - 4) : len(prompt)]}."
+            )
+
+
+def _says(chat: ChatTokenizer, turn: Sequence[int], text: str) -> bool:
+    """Whether ids are the words and the end, and nothing else."""
+    if list(turn) == [*chat.tokenizer.encode(text, add_special_tokens=False), chat.eos_id]:
+        return True
+    # Tokens may reach over the border, and a template may trim.
+    said = str(chat.tokenizer.decode(turn[:-1], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    return said.replace(" ", "") == text.replace(" ", "")

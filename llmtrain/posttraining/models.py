@@ -1,5 +1,6 @@
 """Hugging Face folders in and out: stock classes only, and no code of others."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from llmtrain.errors import CheckpointError
-from llmtrain.posttraining.chat import ChatTokenizer
+from llmtrain.posttraining.chat import PROBE, ChatTokenizer
 from llmtrain.posttraining.model_digest import CARD_NAME, check_is_model, digest_model
 
 
@@ -69,14 +70,26 @@ def check_same_tokenizer(chat: ChatTokenizer, other: ChatTokenizer) -> None:
     """Refuse two models that read other tokens.
 
     Raises:
-        CheckpointError: the vocabularies differ; one token is shown.
+        CheckpointError: the vocabularies or the ids of a conversation differ; the first difference is shown.
     """
+    mend = "Train the reward model from the same model, or give the reward as a function."
     ours, theirs = chat.tokenizer.get_vocab(), other.tokenizer.get_vocab()
     if ours != theirs:
         token = next(iter({*ours.items()} ^ {*theirs.items()}))[0]
         raise CheckpointError(
             f"{other.folder}: another tokenizer than {chat.folder}: token {token!r} is {theirs.get(token)} there, "
-            f"{ours.get(token)} here. Train the reward model from the same model, or give the reward as a function."
+            f"{ours.get(token)} here. {mend}"
+        )
+    ids, others = chat.encode(PROBE).input_ids, other.encode(PROBE).input_ids
+    if ids != others:
+        pairs = itertools.zip_longest(ids, others)
+        place = next(i for i, (one, another) in enumerate(pairs) if one != another)
+        here, there = (
+            chat.tokenizer.convert_ids_to_tokens(row[place : place + 3]) or "the end" for row in (ids, others)
+        )
+        raise CheckpointError(
+            f"{other.folder}: its chat template or tokenizer gives a conversation other ids than {chat.folder}: at "
+            f"{place}, {there} there, {here} here. {mend}"
         )
 
 

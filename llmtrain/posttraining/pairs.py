@@ -10,8 +10,15 @@ import numpy as np
 from llmtrain.config.reward import SampledPairsConfig
 from llmtrain.conversations.records import Message, Preference, Prompt
 from llmtrain.errors import DataError
-from llmtrain.posttraining.answers import encode_prompts, show_prompt, to_answers
-from llmtrain.posttraining.chat import ChatTokenizer
+from llmtrain.posttraining.answers import (
+    describe_reasons,
+    encode_prompts,
+    find_room,
+    mix_prompts,
+    show_prompt,
+    to_answers,
+)
+from llmtrain.posttraining.chat import ChatTokenizer, naming
 from llmtrain.posttraining.context import StageContext, gather_all
 from llmtrain.posttraining.generation import draw_responses, make_key
 from llmtrain.posttraining.rewards import Answered, load_function
@@ -56,7 +63,8 @@ def encode_pairs(
         if special is not None:
             result.left_out[f"spells the special token {special}"] += 1
             continue
-        chosen, rejected = (chat.encode(messages).input_ids for messages in answers)
+        with naming(pair):
+            chosen, rejected = (chat.encode(messages).input_ids for messages in answers)
         longest = max(len(chosen), len(rejected))
         if longest > max_length:
             if long_examples == "refuse":
@@ -100,13 +108,14 @@ def sample_pairs(
         batch_size: answers drawn at a time.
 
     Returns:
-        Pairs, and reason -> count of those that are none.
+        Pairs, and reason -> count of those that are none and of prompts that were not asked.
     """
     label = load_function(config.label, "reward.sampled.label")
-    room = model.config.max_position_embeddings - config.generation.max_new_tokens
-    kept, rows, left_out = encode_prompts(chat, prompts, room)
+    room = find_room("reward.sampled", config.generation, model)
+    kept, rows, unasked = encode_prompts(chat, prompts, room)
     if not kept:
-        raise DataError(f"reward.sampled: no prompt is left to answer: {left_out or 'none was read'}.")
+        raise DataError(f"reward.sampled: no prompt is left to answer ({describe_reasons(unasked)}).")
+    kept, rows = mix_prompts(kept, rows, context.config.run.seed)
     seed, mine = context.config.run.seed, range(context.world.rank, count, context.world.world_size)
     drawn: list[tuple[int, tuple[str, str], tuple[float, float]]] = []
     for start in range(0, len(mine), batch_size):
@@ -125,7 +134,10 @@ def sample_pairs(
             (place, (first[i], second[i]), (float(first_scores[i]), float(second_scores[i])))
             for i, place in enumerate(places)
         ]
-    return _label(sorted(gather_all(drawn)), kept, config.label_noise, seed)
+    pairs, left_out = _label(sorted(gather_all(drawn)), kept, config.label_noise, seed)
+    for reason, number in unasked.items():
+        left_out[f"prompt: {reason}"] += number
+    return pairs, left_out
 
 
 def _label(

@@ -3,13 +3,14 @@
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 from llmtrain.config.ppo import GuardsConfig, ModelReward, PpoConfig
 from llmtrain.errors import DataError
-from llmtrain.posttraining.answers import encode_prompts, show_prompt
+from llmtrain.posttraining.answers import describe_reasons, encode_prompts, find_room, mix_prompts, show_prompt
 from llmtrain.posttraining.batch_sizes import count_accumulation
 from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
@@ -35,7 +36,7 @@ def train_ppo(context: StageContext, section: PpoConfig) -> dict[str, Any] | Non
     chat = load_chat_tokenizer(context.parents["model"])
     policy = load_causal_model(context.parents["model"])
     check_vocabulary(policy, chat)
-    data = encode_policy_data(section, chat, policy, read_trained(context.parents))
+    data = encode_policy_data(section, chat, policy, context.config.run.seed, read_trained(context.parents))
     folders = {role.removeprefix("reward "): path for role, path in context.parents.items() if role != "model"}
     rewards = Rewards(section.rewards, folders, chat, context.device, section.micro_batch_size)
     gold = load_function(section.gold, "ppo.gold") if section.gold is not None else None
@@ -121,32 +122,34 @@ def _train(context: StageContext, section: PpoConfig, policy: Any, held_out: Hel
         "kl_coefficient": trainer.kl_coefficient,
         "records": data.records.describe(),
         "left_out_prompts": data.left_out,
+        "held_out_prompts_by_source": dict(Counter(prompt.source for prompt in data.held_out)),
         **held_out.summarize(),
     }
 
 
 def encode_policy_data(
-    section: PpoConfig, chat: ChatTokenizer, policy: Any, trained: Set[str] = frozenset()
+    section: PpoConfig, chat: ChatTokenizer, policy: Any, seed: int, trained: Set[str] = frozenset()
 ) -> PolicyData:
-    """Prompts that leave room for a response; those held out were not trained on before.
+    """Prompts that leave room for a response; those held out are mixed, and were not trained on before.
 
     Raises:
         DataError: none is left, or none is held out.
     """
     records = read_split_prompts(section.prompts, section.validation_fraction)
     leave_out_trained(records, trained, "ppo.prompts")
-    room = policy.config.max_position_embeddings - section.generation.max_new_tokens
+    room = find_room("ppo", section.generation, policy)
     kept, rows, left_out = encode_prompts(chat, records.train, room)
     held_out, held_out_rows, left_out_of_held = encode_prompts(chat, records.held_out, room)
+    left_out += left_out_of_held
     if not kept or not held_out:
         which = "train" if not kept else "evaluate"
-        reasons = left_out | left_out_of_held or "none was read"
         raise DataError(
-            f"ppo.prompts: no prompt is left to {which} on: {reasons}. A prompt may have {room} tokens: the model "
-            f"reads {policy.config.max_position_embeddings}, and ppo.generation.max_new_tokens is "
-            f"{section.generation.max_new_tokens}."
+            f"ppo.prompts: no prompt is left to {which} on ({describe_reasons(left_out)}). A prompt may have "
+            f"{room} tokens: the model reads {policy.config.max_position_embeddings}, and "
+            f"ppo.generation.max_new_tokens is {section.generation.max_new_tokens}."
         )
     train = [(ids, show_prompt(prompt)) for ids, prompt in zip(rows, kept, strict=True)]
+    held_out, held_out_rows = mix_prompts(held_out, held_out_rows, seed)
     limit = section.evaluation_prompts
     return PolicyData(records, train, held_out[:limit], held_out_rows[:limit], left_out)
 

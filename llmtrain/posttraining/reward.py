@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from llmtrain.config.reward import RewardConfig
-from llmtrain.conversations.records import Preference
+from llmtrain.conversations.records import Message, Preference
 from llmtrain.conversations.split import find_shared_prompts
 from llmtrain.errors import ConfigError, DataError
 from llmtrain.posttraining.callback import StageCallback, quieten
@@ -43,7 +43,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
     model = start_reward_model(context.parents["model"], chat.pad_id, context.config.run.seed)
     check_vocabulary(model, chat)
     max_length = find_max_length("reward", section.max_length, model)
-    records, sampled_left_out = collect_pairs(context, section, chat)
+    records, sampled_left_out, sources = collect_pairs(context, section, chat)
     leave_out_trained(records, read_trained(context.parents), "reward")
     train = encode_pairs(chat, records.train, max_length, section.long_examples)
     held_out = encode_pairs(chat, records.held_out, max_length, section.long_examples)
@@ -101,6 +101,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
         "train_pairs": train.describe() | {"repeated_to_fill_the_last_batch": repeated},
         "held_out_pairs": held_out.describe(),
         "sampled_left_out": dict(sampled_left_out),
+        "held_out_prompts_by_source": dict(sources),
         "prompts_in_both_parts": len(leaked),
         "reward_offset": offset,
         "held_out": report,
@@ -109,15 +110,19 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
 
 def collect_pairs(
     context: StageContext, section: RewardConfig, chat: ChatTokenizer
-) -> tuple[SplitRecords[Preference], Counter[str]]:
+) -> tuple[SplitRecords[Preference], Counter[str], Counter[str]]:
     """Pairs of files, and those that the fine-tuned model answers itself.
+
+    Returns:
+        Pairs; reason -> count of drawn ones that are none; source -> count of held-out prompts, those of drawn pairs
+        under the source of `sft.data`.
 
     Raises:
         ConfigError: there is neither, or pairs are to be drawn without prompts.
         DataError: none is held out.
     """
     records: SplitRecords[Preference] = SplitRecords()
-    left_out = Counter[str]()
+    left_out, names = Counter[str](), dict[tuple[Message, ...], str]()
     if section.data:
         records = read_split_preferences(section.data, section.validation_fraction)
     elif section.sampled is None:
@@ -128,6 +133,7 @@ def collect_pairs(
             raise ConfigError("reward.sampled: draws answers to the prompts of sft.data, and there are none.")
         # The same prompts are held out as in every other stage.
         prompts = read_split_prompts(sft.data, section.validation_fraction)
+        names = {prompt.messages: prompt.source for prompt in prompts.held_out}
         policy = load_causal_model(context.parents["model"]).to(context.device)
         count = section.sampled.pairs
         for part, rows, share in (
@@ -141,7 +147,8 @@ def collect_pairs(
         raise DataError(
             "reward: no pair is held out, so nothing could be said about the model. Raise reward.validation_fraction."
         )
-    return records, left_out
+    asked = {pair.prompt: names.get(pair.prompt, pair.source) for pair in records.held_out}
+    return records, left_out, Counter(asked.values())
 
 
 def judge_pairs(

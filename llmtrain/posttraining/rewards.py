@@ -3,12 +3,16 @@
 prompts, responses (text) + ids -> one score per term -> weighted sum
 """
 
+import hashlib
 import importlib.util
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from numbers import Real
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -45,12 +49,8 @@ def load_function(function: ScoreFunction, key: str) -> Callable[[Answered], tor
     """
     if not function.file.is_file():
         raise ConfigError(f"{key}.file = {function.file}: no such file.")
-    spec = importlib.util.spec_from_file_location(function.file.stem, function.file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        module = _import_file(function.file)
     except Exception as error:
         raise ConfigError(f"{key}.file = {function.file}: cannot be imported: {error!r}") from error
     found = getattr(module, function.function, None)
@@ -61,6 +61,30 @@ def load_function(function: ScoreFunction, key: str) -> Callable[[Answered], tor
         return _call(found, answered, f"{function.file}:{function.function}")
 
     return score
+
+
+def _import_file(file: Path) -> ModuleType:
+    """Run a file as a module of its own, which may import files beside it.
+
+    It is known to Python under a private name meanwhile and afterwards, because dataclasses and pickle look it up.
+    """
+    path = file.resolve()
+    name = f"_llmtrain_function_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    # A loader of its own, so the name may end in anything.
+    spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, str(path)))
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
 
 
 def _call(function: TextFunction, answered: Answered, where: str) -> torch.Tensor:

@@ -17,6 +17,7 @@ from llmtrain.posttraining.checkpoints import check_ranks, find_checkpoint, remo
 from llmtrain.posttraining.context import StageContext, sum_over_ranks
 from llmtrain.posttraining.finish import save_trained, take_weights
 from llmtrain.posttraining.models import check_vocabulary, load_causal_model
+from llmtrain.posttraining.packing import check_packing
 from llmtrain.posttraining.records import read_split_conversations
 from llmtrain.posttraining.sft_data import Examples, encode_conversations
 from llmtrain.posttraining.trained_prompts import leave_out_trained, read_trained
@@ -39,6 +40,8 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
     chat = load_chat_tokenizer(context.parents["model"])
     model = load_causal_model(context.parents["model"])
     check_vocabulary(model, chat)
+    if section.packing:
+        check_packing(model)
     max_length = find_max_length("sft", section.max_length, model)
     records = read_split_conversations(section.data, section.validation_fraction)
     leave_out_trained(records, read_trained(context.parents), "sft.data")
@@ -116,9 +119,16 @@ def find_max_length(name: str, wanted: int | None, model: Any) -> int:
     """Tokens of one example at most.
 
     Raises:
-        ConfigError: more are wanted than the model has positions.
+        ConfigError: more are wanted than the model has positions, or neither says how many.
     """
-    positions: int = model.config.max_position_embeddings
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        if wanted is None:
+            raise ConfigError(
+                f"{name}.max_length: the configuration of {type(model).__name__} does not say how many tokens it reads "
+                f"(max_position_embeddings). Set {name}.max_length."
+            )
+        return wanted
     if wanted is not None and wanted > positions:
         raise ConfigError(
             f"{name}.max_length = {wanted}: the model reads {positions} tokens. Choose at most {positions}."

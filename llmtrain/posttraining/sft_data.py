@@ -8,7 +8,7 @@ from typing import Literal
 from llmtrain.conversations.records import Conversation
 from llmtrain.data.labels import IGNORE_INDEX
 from llmtrain.errors import DataError
-from llmtrain.posttraining.chat import ChatTokenizer
+from llmtrain.posttraining.chat import ChatTokenizer, naming
 
 
 @dataclass
@@ -59,7 +59,8 @@ def encode_conversations(
         if (special := chat.find_special(record.messages)) is not None:
             examples.left_out[f"spells the special token {special}"] += 1
             continue
-        encoded = chat.encode(record.messages)
+        with naming(record):
+            encoded = chat.encode(record.messages)
         ids, said = encoded.input_ids, encoded.is_said
         examples.longest_tokens = max(examples.longest_tokens, len(ids))
         if len(ids) > max_length:

@@ -78,7 +78,7 @@ def run_trl(run: Path, work: Path) -> dict[str, Any]:
     section = fill_in(load_stage_config([run / "sft" / "config.yaml"]).config).ppo
     assert section is not None
     chat = load_chat_tokenizer(run / "sft" / "model")
-    data = encode_policy_data(section, chat, load_causal_model(run / "sft" / "model"))
+    data = encode_policy_data(section, chat, load_causal_model(run / "sft" / "model"), 0)
     ends: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]

@@ -16,6 +16,7 @@ from llmtrain.posttraining.answers import (
     as_answered,
     describe_answers,
     encode_prompts,
+    mix_prompts,
     show_prompt,
     to_answers,
 )
@@ -86,3 +87,14 @@ def test_answers_are_described_by_length_end_and_variety() -> None:
     assert found["distinct_2"] == 0.5
     assert found["distinct_3"] == 0.0
     assert found["distinct_responses"] == 0.75
+
+
+def test_the_first_prompts_are_of_all_sources_and_follow_from_the_seed() -> None:
+    prompts = [Prompt(str(i), "web" if i < 100 else "books", (Message("user", str(i)),), None) for i in range(200)]
+    rows = [[i] for i in range(200)]
+    mixed, mixed_rows = mix_prompts(prompts, rows, 3)
+    assert {prompt.source for prompt in mixed[:20]} == {"web", "books"}
+    assert [[int(prompt.id)] for prompt in mixed] == mixed_rows
+    assert sorted(mixed_rows) == rows
+    assert mix_prompts(prompts, rows, 3) == (mixed, mixed_rows)
+    assert mix_prompts(prompts, rows, 4)[1] != mixed_rows

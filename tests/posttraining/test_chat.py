@@ -1,14 +1,18 @@
 """The chat template: what it marks, what it refuses, and that it survives saving."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmtrain.conversations.records import Message
-from llmtrain.errors import CheckpointError
+from llmtrain.conversations.records import Conversation, Message, Preference, Prompt
+from llmtrain.errors import CheckpointError, DataError
+from llmtrain.posttraining.answers import encode_prompts
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
+from llmtrain.posttraining.pairs import encode_pairs
+from llmtrain.posttraining.sft_data import encode_conversations
 from llmtrain.tokenizer.chat_template import CHAT_TEMPLATE
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 from llmtrain.tokenizer.special_tokens import BOS_ID, EOS_ID, PAD_ID
@@ -98,6 +102,10 @@ def change(source: Path, folder: Path, drop: str | None = None, **settings: Any)
     return folder
 
 
+NO_END = (
+    "its chat template marks no '</s>' at the end of what the assistant says, so models would never learn to stop. "
+    "Move it before {% endgeneration %}."
+)
 REFUSED = [
     (
         {"chat_template": CHAT_TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")},
@@ -110,8 +118,7 @@ REFUSED = [
                 " + eos_token }}{% endgeneration %}", " }}{% endgeneration %}{{ eos_token }}"
             )
         },
-        "its chat template marks no '</s>' at the end of what the assistant says, so models would never learn to stop. "
-        "Move it before {% endgeneration %}.",
+        NO_END,
     ),
     (
         {
@@ -119,7 +126,36 @@ REFUSED = [
                 "message['content'] + eos_token", "message['content'] + 'x' + eos_token"
             )
         },
-        "its chat template marks ' Four. xx = [1,\\n\\t2]x' in place of ' Four. x = [1,\\n\\t2]'.",
+        "its chat template marks ' Four. x</s>' in place of ' Four. </s>'.",
+    ),
+    (
+        {"chat_template": CHAT_TEMPLATE.replace("message['content'] + eos_token", "eos_token + message['content']")},
+        NO_END,
+    ),
+    (
+        {
+            "chat_template": CHAT_TEMPLATE.replace(
+                "message['content'] + eos_token", "message['content'] + (eos_token if loop.last else '')"
+            )
+        },
+        NO_END,
+    ),
+    (
+        {
+            "chat_template": CHAT_TEMPLATE.replace(
+                "{{ '<|assistant|>' }}{% generation %}", "{% generation %}{{ '<|assistant|>' }}"
+            )
+        },
+        "its chat template marks '<|assistant|> Four. </s>' in place of ' Four. </s>'.",
+    ),
+    (
+        {
+            "chat_template": CHAT_TEMPLATE.replace(
+                "{{ message['content'] + eos_token }}",
+                "{{ ('!' if messages[0]['role'] == 'system' else '') + message['content'] + eos_token }}",
+            )
+        },
+        "its chat template marks '! Four. </s>' in place of ' Four. </s>'.",
     ),
     (
         {"pad_token": "</s>"},
@@ -161,6 +197,12 @@ def test_a_template_that_begins_prompts_otherwise_is_refused(tokenizer_files: Pa
         load_chat_tokenizer(folder)
 
 
+def test_a_template_that_refuses_the_role_of_the_system_is_taken(tokenizer_files: Path, tmp_path: Path) -> None:
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    loaded = load_chat_tokenizer(change(tokenizer_files, tmp_path, chat_template=refuses + CHAT_TEMPLATE))
+    assert loaded.encode(TURNS[1:3]).input_ids[-1] == EOS_ID
+
+
 def test_a_template_that_cannot_be_rendered_is_refused(tokenizer_files: Path, tmp_path: Path) -> None:
     folder = change(tokenizer_files, tmp_path, chat_template="{% for %}")
     with pytest.raises(CheckpointError, match="its chat template cannot be rendered: "):
@@ -186,3 +228,44 @@ def test_every_symbol_that_a_text_could_turn_into_a_token_is_looked_for(chat: Ch
         usual = chat.encode_prompt([Message("user", "ab")]).count(i)
         assert chat.encode_prompt([message]).count(i) == usual + 1
         assert chat.find_special([message]) == symbol
+
+
+HALF, SYSTEM = Message("user", "a\ud83d"), Message("system", "Be short.")
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ((HALF, ANSWER), "\\ud83d is half of a surrogate pair and no character"),
+        ((SYSTEM, QUESTION, ANSWER), "no system role"),
+    ],
+)
+def test_a_record_that_cannot_be_encoded_is_named(
+    messages: tuple[Message, ...], problem: str, tokenizer_files: Path, tmp_path: Path
+) -> None:
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    chat = load_chat_tokenizer(change(tokenizer_files, tmp_path, chat_template=refuses + CHAT_TEMPLATE))
+    encodings: list[Callable[[], object]] = [
+        lambda: encode_conversations(chat, [Conversation("a", "web", messages)], 90, "refuse", "all"),
+        lambda: encode_pairs(chat, [Preference("a", "web", messages[:-1], "Yes", "No")], 90, "refuse"),
+        lambda: encode_prompts(chat, [Prompt("a", "web", messages[:-1], None)], 90),
+    ]
+    for encode in encodings:
+        with pytest.raises(DataError) as caught:
+            encode()
+        assert str(caught.value) == (
+            f"web: record a cannot be encoded by the chat template: {problem}. Mend the record or remove it."
+        )
+
+
+def test_half_a_surrogate_pair_in_an_answer_is_named(chat: ChatTokenizer) -> None:
+    with pytest.raises(DataError, match=r"^web: record b cannot be encoded by the chat template: \\ud83d is half"):
+        encode_pairs(chat, [Preference("b", "web", (QUESTION,), "Yes", "\ud83d")], 90, "refuse")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"model": {"type": "BPE"}}'])
+def test_a_tokenizer_of_another_shape_is_refused(text: str, tokenizer_files: Path, tmp_path: Path) -> None:
+    folder = change(tokenizer_files, tmp_path)
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(CheckpointError, match="no tokenizer that `transformers` reads"):
+        load_chat_tokenizer(folder)

@@ -1,6 +1,7 @@
 """TRL's packing: a conversation in a packed row is read as if it stood alone."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from llmtrain.config.records import RecordsConfig
 from llmtrain.config.sft import SftConfig
 from llmtrain.data.labels import IGNORE_INDEX
+from llmtrain.errors import CheckpointError
 from llmtrain.posttraining.chat import ChatTokenizer
 from llmtrain.posttraining.models import load_causal_model
+from llmtrain.posttraining.packing import check_packing
 from llmtrain.posttraining.records import read_split_conversations
 from llmtrain.posttraining.sft_data import Examples, encode_conversations
 from llmtrain.posttraining.trainer_arguments import build_arguments
@@ -94,3 +97,40 @@ def test_the_loss_of_packed_rows_is_the_mean_over_the_learned_tokens_of_all_conv
         tokens = int((batch["labels"] != IGNORE_INDEX).sum())
         found += float(trainer.compute_loss(model, batch)) * tokens
     assert found / count == pytest.approx(total / count, rel=1e-5)
+
+
+def test_families_that_begin_again_at_position_0_are_taken(family: str, models: dict[str, Any]) -> None:
+    check_packing(models[family])
+
+
+def build_opt() -> Any:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    config = OPTConfig(
+        vocab_size=40,
+        hidden_size=16,
+        word_embed_proj_dim=16,
+        ffn_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        init_std=0.2,
+    )
+    return OPTForCausalLM(config)
+
+
+def build_bloom() -> Any:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    config = BloomConfig(vocab_size=40, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.2)
+    return BloomForCausalLM(config)
+
+
+@pytest.mark.parametrize("build", [build_opt, build_bloom])
+def test_families_that_see_the_other_conversations_of_a_row_are_refused(build: Callable[[], Any]) -> None:
+    model = build().train()
+    with pytest.raises(CheckpointError) as caught:
+        check_packing(model)
+    assert str(caught.value).startswith(f"{type(model).__name__} does not keep packed conversations apart: ")
+    assert "Set sft.packing=false; each conversation then has a row of its own." in str(caught.value)
+    assert model.training

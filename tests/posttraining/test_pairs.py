@@ -1,6 +1,6 @@
 """Pairs of answers as tokens, and pairs that the model itself answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from llmtrain.config.reward import GenerationConfig, SampledPairsConfig, ScoreFu
 from llmtrain.config.root import PosttrainingConfig
 from llmtrain.config.run import RunConfig
 from llmtrain.conversations.records import Message, Preference, Prompt
-from llmtrain.errors import DataError
+from llmtrain.errors import ConfigError, DataError
 from llmtrain.posttraining.chat import ChatTokenizer
 from llmtrain.posttraining.context import StageContext
 from llmtrain.posttraining.pairs import SAMPLED, EncodedPairs, encode_pairs, sample_pairs
@@ -93,7 +93,13 @@ def sample(
     """Draws pairs for three prompts, labelled by a function of the response."""
 
     def draw(
-        label: str, count: int = 12, batch_size: int = 5, noise: float = 0.0, prompts: int = 3, tokens: int = 8
+        label: str,
+        count: int = 12,
+        batch_size: int = 5,
+        noise: float = 0.0,
+        prompts: int = 3,
+        tokens: int = 8,
+        others: Sequence[str] = (),
     ) -> tuple[list[Preference], Any]:
         file = tmp_path / "label.py"
         file.write_text(f"def score(prompts, responses):\n    return [{label} for r in responses]\n")
@@ -101,6 +107,7 @@ def sample(
             label=ScoreFunction(file=file), label_noise=noise, generation=GenerationConfig(max_new_tokens=tokens)
         )
         texts = [Prompt(str(i), "web", (Message("user", f"Name {i}."),), None) for i in range(prompts)]
+        texts += [Prompt("x", "web", (Message("user", text),), None) for text in others]
         return sample_pairs(models["llama"], chat, texts, config, count, context, batch_size)
 
     return draw
@@ -110,11 +117,13 @@ def test_the_better_of_two_drawn_answers_is_chosen(sample: Callable[..., tuple[l
     pairs, left_out = sample("len(r)")
     assert len(pairs) + sum(left_out.values()) == 12
     assert len(pairs) > 6
+    asked: dict[int, set[tuple[Message, ...]]] = {}
     for pair in pairs:
         assert len(pair.chosen) > len(pair.rejected)
         assert pair.source == SAMPLED
         place = int(pair.id.removeprefix("sampled-"))
-        assert pair.prompt == (Message("user", f"Name {place % 3}."),)
+        asked.setdefault(place % 3, set()).add(pair.prompt)
+    assert sorted(asked.values(), key=str) == [{(Message("user", f"Name {i}."),)} for i in range(3)]
     assert len({(pair.chosen, pair.rejected) for pair in pairs}) == len(pairs)
 
 
@@ -147,5 +156,34 @@ def test_an_answer_without_words_is_no_answer(sample: Callable[..., tuple[list[P
 
 
 def test_without_a_prompt_that_fits_nothing_is_drawn(sample: Callable[..., tuple[list[Preference], Any]]) -> None:
-    with pytest.raises(DataError, match=r"^reward.sampled: no prompt is left to answer: none was read.$"):
+    with pytest.raises(DataError, match=r"^reward.sampled: no prompt is left to answer \(none was read\).$"):
         sample("1", prompts=0)
+
+
+def test_fewer_pairs_than_prompts_are_of_all_of_the_files(sample: Callable[..., tuple[list[Preference], Any]]) -> None:
+    pairs, _ = sample("len(r)", count=12, prompts=60)
+    numbers = [int(pair.prompt[0].content.removeprefix("Name ").removesuffix(".")) for pair in pairs]
+    assert min(numbers) < 20
+    assert max(numbers) >= 40
+
+
+def test_prompts_that_were_not_asked_are_counted_with_the_pairs(
+    sample: Callable[..., tuple[list[Preference], Any]],
+) -> None:
+    _, left_out = sample("1", others=("word " * 100, "a</s>", "b</s>"))
+    assert left_out == {
+        "equal labels": 12,
+        "prompt: longer than 88 tokens": 1,
+        "prompt: spells the special token </s>": 2,
+    }
+
+
+def test_answers_that_fill_the_model_are_refused_by_their_key(
+    sample: Callable[..., tuple[list[Preference], Any]],
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        sample("1", tokens=96)
+    assert str(caught.value) == (
+        "reward.sampled.generation.max_new_tokens = 96: the model reads 96 tokens, prompt and response together. "
+        "Choose fewer than 96, less the tokens of a prompt."
+    )

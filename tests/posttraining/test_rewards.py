@@ -1,6 +1,8 @@
 """What a response is worth: functions and reward models, each with what it refuses."""
 
+import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from llmtrain.errors import CheckpointError, ConfigError, DataError
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.models import save_model, start_reward_model
 from llmtrain.posttraining.rewards import OFFSET, Answered, RewardModel, Rewards, load_function, score_sequences
+from llmtrain.tokenizer.chat_template import CHAT_TEMPLATE
 from tests.posttraining.conftest import build_config
 
 CPU = torch.device("cpu")
@@ -65,6 +68,48 @@ def test_a_file_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
         load_function(ScoreFunction(file=file), "ppo.gold")
     problem = "ModuleNotFoundError(\"No module named 'nothing_of_this_name'\")"
     assert str(caught.value) == f"ppo.gold.file = {file}: cannot be imported: {problem}"
+
+
+def test_a_file_may_have_dataclasses_and_import_files_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text("FACTOR = 3\n")
+    file = tmp_path / "score.py"
+    file.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from beside_it import FACTOR\n"
+        "@dataclass\n"
+        "class Scale:\n"
+        "    factor: int = FACTOR\n"
+        "def score(prompts, responses):\n"
+        "    return [Scale().factor * len(r) for r in responses]\n"
+    )
+    before = list(sys.path)
+    assert load_function(ScoreFunction(file=file), "k")(ANSWERED).tolist() == [3.0, 6.0, 9.0]
+    assert sys.path == before
+
+
+def test_files_of_the_same_name_are_kept_apart(tmp_path: Path) -> None:
+    functions = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        file = write(folder, f"return [VALUE] * len(prompts)  # {number}")
+        file.write_text(f"VALUE = {number}\n" + file.read_text())
+        functions.append(load_function(ScoreFunction(file=file), "k"))
+    assert [function(ANSWERED).tolist()[0] for function in functions] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["score", "score.txt"])
+def test_the_name_of_a_file_may_end_in_anything(name: str, tmp_path: Path) -> None:
+    file = write(tmp_path, "return [1.0] * len(prompts)", name)
+    assert load_function(ScoreFunction(file=file), "k")(ANSWERED).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "score"
+    file.write_bytes(bytes(range(256)))
+    with pytest.raises(ConfigError, match=f"^k.file = {file}: cannot be imported: "):
+        load_function(ScoreFunction(file=file), "k")
 
 
 @pytest.mark.parametrize(
@@ -166,6 +211,36 @@ def test_a_reward_model_with_another_tokenizer_is_refused(
     assert message.endswith("Train the reward model from the same model, or give the reward as a function.")
     place = chat.tokenizer.get_vocab()["<|fim_prefix|>"]
     assert f"is {place} there, None here" in message or f"is None there, {place} here" in message
+
+
+def test_a_reward_model_with_another_template_is_refused(
+    make_reward_folder: Callable[..., Path], chat: ChatTokenizer, tokenizer_files: Path, tmp_path: Path
+) -> None:
+    folder = make_reward_folder("llama")
+    template = CHAT_TEMPLATE.replace("message['content'] + '<|end|>'", "message['content'] + '.<|end|>'")
+    chat.save(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(template)
+    ours = load_chat_tokenizer(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        RewardModel(folder, ours, CPU, 2)
+    message = str(caught.value)
+    assert message.startswith(
+        f"{folder}: its chat template or tokenizer gives a conversation other ids than {tmp_path}: at "
+    )
+    assert "['<|end|>'" in message.partition(" there, ")[0]
+    assert "['.', '<|end|>'" in message.partition(" there, ")[2]
+
+
+def test_a_reward_model_with_other_merges_is_refused(
+    make_reward_folder: Callable[..., Path], chat: ChatTokenizer, tmp_path: Path
+) -> None:
+    folder = make_reward_folder("llama")
+    chat.save(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["merges"] = content["model"]["merges"][:20]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="its chat template or tokenizer gives a conversation other ids than"):
+        RewardModel(folder, load_chat_tokenizer(tmp_path), CPU, 2)
 
 
 def test_terms_are_scored_by_name_and_summed_with_their_weights(

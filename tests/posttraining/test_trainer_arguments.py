@@ -88,3 +88,16 @@ def test_mini_batches_count_too_and_every_factor_is_named() -> None:
         "ppo: ppo.micro_batch_size = 1 x 4 ranks x ppo.mini_batches = 2 does not divide ppo.global_batch_size = 12. "
         "Choose a multiple of 8."
     )
+
+
+def test_a_model_that_names_no_limit_needs_one_of_the_configuration() -> None:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    model = BloomForCausalLM(BloomConfig(vocab_size=40, hidden_size=16, n_layer=1, n_head=2))
+    assert find_max_length("sft", 50, model) == 50
+    with pytest.raises(ConfigError) as caught:
+        find_max_length("sft", None, model)
+    assert str(caught.value) == (
+        "sft.max_length: the configuration of BloomForCausalLM does not say how many tokens it reads "
+        "(max_position_embeddings). Set sft.max_length."
+    )
