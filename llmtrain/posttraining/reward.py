@@ -44,7 +44,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
     max_length = find_max_length("reward", section.max_length, model)
     records, sampled_left_out, sources = collect_pairs(context, section, chat)
     train = encode_pairs(chat, records.train, max_length, section.long_examples)
-    held_out = encode_pairs(chat, records.held_out, max_length, section.long_examples)
+    held_out = encode_pairs(chat, records.held_out, max_length, section.long_examples, len(train.chosen))
     leaked = find_shared_prompts(records.train, records.held_out)
 
     class Trainer(RewardTrainer):  # type: ignore[misc]
