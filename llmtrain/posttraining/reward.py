@@ -134,11 +134,13 @@ def collect_pairs(
         names = {prompt.messages: prompt.source for prompt in prompts.held_out}
         policy = load_causal_model(context.parents["model"]).to(context.device)
         count = section.sampled.pairs
-        for part, rows, share in (
-            (records.train, prompts.train, count),
-            (records.held_out, prompts.held_out, math.ceil(count * section.validation_fraction)),
+        # Judged by what is right: turned labels would hide how good a model is.
+        right = section.sampled.model_copy(update={"label_noise": 0.0})
+        for part, rows, sampled, share in (
+            (records.train, prompts.train, section.sampled, count),
+            (records.held_out, prompts.held_out, right, math.ceil(count * section.validation_fraction)),
         ):
-            pairs, reasons = sample_pairs(policy, chat, rows, section.sampled, share, context, section.micro_batch_size)
+            pairs, reasons = sample_pairs(policy, chat, rows, sampled, share, context, section.micro_batch_size)
             part += pairs
             left_out += reasons
     if not records.held_out:
