@@ -40,7 +40,7 @@ class SampledPairsConfig(Section):
     pairs: PositiveInt = 2000
     """Pairs to draw; prompts are those of `sft`, as often as needed."""
     label_noise: Fraction = 0.0
-    """Probability that a label is turned round: people disagree in a quarter of comparisons."""
+    """Probability that the label of a training pair is turned round: people disagree in a quarter of comparisons."""
     generation: GenerationConfig = GenerationConfig()
     """How the answers are drawn."""
 

@@ -21,6 +21,7 @@ from llmtrain.posttraining.answers import (
 from llmtrain.posttraining.chat import ChatTokenizer, naming
 from llmtrain.posttraining.context import StageContext, gather_all
 from llmtrain.posttraining.generation import draw_responses, make_key
+from llmtrain.posttraining.records import describe_empty
 from llmtrain.posttraining.rewards import Answered, load_function
 
 SAMPLED = "sampled"
@@ -49,9 +50,20 @@ class EncodedPairs:
 
 
 def encode_pairs(
-    chat: ChatTokenizer, pairs: Sequence[Preference], max_length: int, long_examples: Literal["leave_out", "refuse"]
+    chat: ChatTokenizer,
+    pairs: Sequence[Preference],
+    max_length: int,
+    long_examples: Literal["leave_out", "refuse"],
+    training: int | None = None,
 ) -> EncodedPairs:
     """Encode by the chat template; what is left out is counted.
+
+    Args:
+        chat: the tokenizer.
+        pairs: records.
+        max_length: tokens of prompt and answer at most.
+        long_examples: what becomes of longer ones.
+        training: for held-out pairs, how many there are to train on; for messages.
 
     Raises:
         DataError: a pair is too long and that is to be refused, or nothing is left.
@@ -82,8 +94,7 @@ def encode_pairs(
         result.prompt_tokens.append(len(chat.encode_prompt(pair.prompt)))
         result.sources.append(pair.source)
     if not result.chosen:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in result.left_out.items()) or "there were none"
-        raise DataError(f"reward.data: no pair is left of {len(pairs)} ({reasons}).")
+        raise DataError(describe_empty("reward", "pair", len(pairs), result.left_out, training))
     return result
 
 

@@ -32,6 +32,25 @@ class SplitRecords(Generic[RecordT]):
         }
 
 
+def describe_empty(key: str, what: str, count: int, left_out: Mapping[str, int], training: int | None) -> str:
+    """That nothing is left, and why, for messages.
+
+    Args:
+        key: section of the stage.
+        what: is missing, `example` or `pair`.
+        count: records there were.
+        left_out: reason -> count.
+        training: records that are left to train on where held-out ones are missing; None = these are missing.
+    """
+    reasons = ", ".join(f"{reason}: {number}" for reason, number in left_out.items()) or "there were none"
+    if training is None:
+        return f"{key}.data: no {what} is left of {count} records ({reasons})."
+    return (
+        f"{key}.data: no held-out {what} is left of {count} held-out records ({reasons}); {training} are left to train "
+        f"on. Raise {key}.validation_fraction, or mend the records."
+    )
+
+
 def read_split_conversations(data: Mapping[str, RecordsConfig], fraction: float) -> SplitRecords[Conversation]:
     """Conversations of all sources; see `_read_split`."""
     return _read_split(data, fraction, read_conversations, "sft.data")

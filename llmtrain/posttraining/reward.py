@@ -8,9 +8,7 @@ import math
 from collections import Counter
 from typing import Any
 
-import torch
-
-from llmtrain.config.reward import RewardConfig
+from llmtrain.config.reward import GenerationConfig, RewardConfig
 from llmtrain.conversations.records import Message, Preference
 from llmtrain.conversations.split import find_shared_prompts
 from llmtrain.errors import ConfigError, DataError
@@ -21,6 +19,7 @@ from llmtrain.posttraining.finish import save_trained
 from llmtrain.posttraining.models import check_vocabulary, load_causal_model, start_reward_model
 from llmtrain.posttraining.pairs import EncodedPairs, encode_pairs, sample_pairs
 from llmtrain.posttraining.records import SplitRecords, read_split_preferences, read_split_prompts
+from llmtrain.posttraining.reward_offset import compute_offset, draw_own_answers
 from llmtrain.posttraining.reward_report import describe_judgements
 from llmtrain.posttraining.rewards import OFFSET, score_sequences
 from llmtrain.posttraining.sft import fill_up, find_max_length, start_or_resume
@@ -46,7 +45,9 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
     records, sampled_left_out, sources = collect_pairs(context, section, chat)
     leave_out_trained(records, read_trained(context.parents), "reward")
     train = encode_pairs(chat, records.train, max_length, section.long_examples)
-    held_out = encode_pairs(chat, records.held_out, max_length, section.long_examples)
+    held_out = encode_pairs(chat, records.held_out, max_length, section.long_examples, len(train.chosen))
+    generation = section.sampled.generation if section.sampled is not None else GenerationConfig()
+    own = draw_own_answers(context, chat, records.train, generation, section.micro_batch_size)
     leaked = find_shared_prompts(records.train, records.held_out)
 
     class Trainer(RewardTrainer):  # type: ignore[misc]
@@ -91,7 +92,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
     callback.evaluate(trainer.state.global_step)
     report = describe_judgements(held_out, *judge())
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as whole:
-        offset = compute_offset(whole, train, chat.pad_id, section.micro_batch_size, context)
+        offset = compute_offset(whole, own or train.chosen, chat.pad_id, section.micro_batch_size, context)
     model.config.update({OFFSET: offset})
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) or {}
     save_trained(context, model, weights, chat, context.model_folder, [pair.prompt for pair in records.train])
@@ -104,6 +105,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
         "held_out_prompts_by_source": dict(sources),
         "prompts_in_both_parts": len(leaked),
         "reward_offset": offset,
+        "reward_offset_of": {"own_answers" if own else "chosen_answers": len(own or train.chosen)},
         "held_out": report,
     }
 
@@ -136,11 +138,13 @@ def collect_pairs(
         names = {prompt.messages: prompt.source for prompt in prompts.held_out}
         policy = load_causal_model(context.parents["model"]).to(context.device)
         count = section.sampled.pairs
-        for part, rows, share in (
-            (records.train, prompts.train, count),
-            (records.held_out, prompts.held_out, math.ceil(count * section.validation_fraction)),
+        # Judged by what is right: turned labels would hide how good a model is.
+        right = section.sampled.model_copy(update={"label_noise": 0.0})
+        for part, rows, sampled, share in (
+            (records.train, prompts.train, section.sampled, count),
+            (records.held_out, prompts.held_out, right, math.ceil(count * section.validation_fraction)),
         ):
-            pairs, reasons = sample_pairs(policy, chat, rows, section.sampled, share, context, section.micro_batch_size)
+            pairs, reasons = sample_pairs(policy, chat, rows, sampled, share, context, section.micro_batch_size)
             part += pairs
             left_out += reasons
     if not records.held_out:
@@ -171,19 +175,3 @@ def judge_pairs(
     model.train(was_training)
     rows = sorted(gather_all(list(zip(mine, chosen, rejected, strict=True))))
     return [row[1] for row in rows], [row[2] for row in rows]
-
-
-def compute_offset(model: Any, pairs: EncodedPairs, pad_id: int, batch_size: int, context: StageContext) -> float:
-    """Mean score of the fine-tuned model's own answers where pairs were drawn from it, else of the chosen answers.
-
-    Source:
-        Stiennon et al. 2020, section 3.4: rewards are shifted so that such answers have mean zero.
-    """
-    own = [i for i, source in enumerate(pairs.sources) if source == "sampled"]
-    chosen = EncodedPairs(
-        [pairs.chosen[i] for i in own or range(len(pairs.chosen))],
-        [pairs.rejected[i] for i in own] or list(pairs.chosen),
-    )
-    first, second = judge_pairs(model, chosen, pad_id, batch_size, context)
-    scores = first + (second if own else [])
-    return float(torch.tensor(scores, dtype=torch.float64).mean())

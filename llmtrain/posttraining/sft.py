@@ -47,7 +47,9 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
     leave_out_trained(records, read_trained(context.parents), "sft.data")
     limits = (max_length, section.long_examples, section.loss_on)
     train = encode_conversations(chat, records.train, *limits)
-    held_out = encode_conversations(chat, records.held_out, *limits) if records.held_out else Examples()
+    held_out = Examples()
+    if records.held_out:
+        held_out = encode_conversations(chat, records.held_out, *limits, training=len(train.input_ids))
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
         """TRL's, without a page about itself in every checkpoint."""

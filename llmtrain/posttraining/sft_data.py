@@ -9,6 +9,7 @@ from llmtrain.conversations.records import Conversation
 from llmtrain.data.labels import IGNORE_INDEX
 from llmtrain.errors import DataError
 from llmtrain.posttraining.chat import ChatTokenizer, naming
+from llmtrain.posttraining.records import describe_empty
 
 
 @dataclass
@@ -41,6 +42,7 @@ def encode_conversations(
     max_length: int,
     long_examples: Literal["leave_out", "cut", "refuse"],
     loss_on: Literal["assistant", "all"],
+    training: int | None = None,
 ) -> Examples:
     """Encode by the chat template.
 
@@ -50,6 +52,7 @@ def encode_conversations(
         max_length: tokens of one example at most.
         long_examples: what becomes of longer ones.
         loss_on: which tokens have labels; the first token of a sequence has none.
+        training: for held-out records, how many there are to train on; for messages.
 
     Raises:
         DataError: an example is longer and `long_examples` is `refuse`, or nothing is left.
@@ -86,6 +89,5 @@ def encode_conversations(
         examples.labels.append(labels)
         examples.sources.append(record.source)
     if not examples.input_ids:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in examples.left_out.items()) or "there were none"
-        raise DataError(f"sft.data: no example is left of {len(conversations)} records ({reasons}).")
+        raise DataError(describe_empty("sft", "example", len(conversations), examples.left_out, training))
     return examples

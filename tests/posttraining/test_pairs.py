@@ -69,11 +69,20 @@ def test_when_no_pair_is_left_the_reasons_are_told(chat: ChatTokenizer) -> None:
     with pytest.raises(DataError) as caught:
         encode_pairs(chat, [LONG, SPELLS], 50, "leave_out")
     assert str(caught.value) == (
-        "reward.data: no pair is left of 2 (longer than 50 tokens: 1, spells the special token </s>: 1)."
+        "reward.data: no pair is left of 2 records (longer than 50 tokens: 1, spells the special token </s>: 1)."
     )
     with pytest.raises(DataError) as caught:
         encode_pairs(chat, [], 50, "leave_out")
-    assert str(caught.value) == "reward.data: no pair is left of 0 (there were none)."
+    assert str(caught.value) == "reward.data: no pair is left of 0 records (there were none)."
+
+
+def test_when_no_held_out_pair_is_left_it_is_told_how_many_there_are_to_train_on(chat: ChatTokenizer) -> None:
+    with pytest.raises(DataError) as caught:
+        encode_pairs(chat, [SPELLS], 50, "leave_out", training=7)
+    assert str(caught.value) == (
+        "reward.data: no held-out pair is left of 1 held-out records (spells the special token </s>: 1); 7 are left to "
+        "train on. Raise reward.validation_fraction, or mend the records."
+    )
 
 
 def test_nothing_encoded_is_described_without_a_division_by_zero() -> None:

@@ -91,6 +91,15 @@ def test_when_nothing_is_left_the_reasons_are_told(chat: ChatTokenizer) -> None:
     assert str(caught.value) == "sft.data: no example is left of 0 records (there were none)."
 
 
+def test_when_no_held_out_example_is_left_it_is_told_how_many_there_are_to_train_on(chat: ChatTokenizer) -> None:
+    with pytest.raises(DataError) as caught:
+        encode_conversations(chat, [SPELLS], 50, "leave_out", "assistant", training=7)
+    assert str(caught.value) == (
+        "sft.data: no held-out example is left of 1 held-out records (spells the special token </s>: 1); 7 are left to "
+        "train on. Raise sft.validation_fraction, or mend the records."
+    )
+
+
 def test_the_summary_counts_examples_and_tokens(chat: ChatTokenizer) -> None:
     examples = encode_conversations(chat, [SHORT, TURNS, SPELLS], 50, "refuse", "assistant")
     assert examples.describe() == {
