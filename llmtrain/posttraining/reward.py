@@ -33,9 +33,6 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
     Returns:
         The summary, on every rank; None when a signal stopped it after saving.
     """
-    from datasets import Dataset
-    from trl import RewardConfig as Arguments
-    from trl import RewardTrainer
     from trl.models.utils import unwrap_model_for_generation
 
     chat = load_chat_tokenizer(context.parents["model"])
@@ -50,19 +47,6 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
     own = draw_own_answers(context, chat, records.train, generation, section.micro_batch_size)
     leaked = find_shared_prompts(records.train, records.held_out)
 
-    class Trainer(RewardTrainer):  # type: ignore[misc]
-        """TRL's, without a page about itself in every checkpoint."""
-
-        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-            """Nothing: the card is written with the model."""
-
-    arguments = Arguments(
-        **build_arguments("reward", section, context.checkpoints, context.config.run.seed, context.world),
-        deepspeed=build_deepspeed(section),
-        num_train_epochs=section.train_epochs,
-        max_length=max_length,
-        center_rewards_coefficient=section.center_rewards_coefficient or None,
-    )
     trainer: Any = None
 
     def judge() -> tuple[list[float], list[float]]:
@@ -79,11 +63,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
         }
 
     callback = StageCallback(context, section, evaluate)
-    rows = Dataset.from_dict({"chosen_ids": train.chosen, "rejected_ids": train.rejected})
-    rows, repeated = fill_up(rows, section.global_batch_size)
-    trainer = Trainer(
-        model=model, args=arguments, train_dataset=rows, processing_class=chat.tokenizer, callbacks=[callback]
-    )
+    trainer, repeated = _build_trainer(context, section, chat, model, train, max_length, callback)
     quieten(trainer)
     resume = start_or_resume(context)
     trainer.train(resume_from_checkpoint=resume)
@@ -108,6 +88,41 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
         "reward_offset_of": {"own_answers" if own else "chosen_answers": len(own or train.chosen)},
         "held_out": report,
     }
+
+
+def _build_trainer(
+    context: StageContext,
+    section: RewardConfig,
+    chat: ChatTokenizer,
+    model: Any,
+    train: EncodedPairs,
+    max_length: int,
+    callback: StageCallback,
+) -> tuple[Any, int]:
+    """TRL's trainer, and how many pairs are there twice to fill the last batch."""
+    from datasets import Dataset
+    from trl import RewardConfig as Arguments
+    from trl import RewardTrainer
+
+    class Trainer(RewardTrainer):  # type: ignore[misc]
+        """TRL's, without a page about itself in every checkpoint."""
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """Nothing: the card is written with the model."""
+
+    arguments = Arguments(
+        **build_arguments("reward", section, context.checkpoints, context.config.run.seed, context.world),
+        deepspeed=build_deepspeed(section),
+        num_train_epochs=section.train_epochs,
+        max_length=max_length,
+        center_rewards_coefficient=section.center_rewards_coefficient or None,
+    )
+    rows = Dataset.from_dict({"chosen_ids": train.chosen, "rejected_ids": train.rejected})
+    rows, repeated = fill_up(rows, section.global_batch_size)
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=rows, processing_class=chat.tokenizer, callbacks=[callback]
+    )
+    return trainer, repeated
 
 
 def collect_pairs(
