@@ -61,6 +61,17 @@ def test_answers_that_are_all_worth_the_same_teach_nothing(project: Path, model_
     assert all((before[name] - after[name]).abs().max() == 0 for name in after)
 
 
+def test_a_price_of_kl_keeps_the_policy_nearer(project: Path, model_folders: dict[str, Path]) -> None:
+    found = []
+    for price in (0, 5):
+        overrides = [f"run.name=price-{price}", f"ppo.kl.coefficient={price}", "ppo.train_steps=8"]
+        lines, _ = run_ppo(project, model_folders["llama"], *overrides)
+        # Of rollouts: held out are too few prompts to tell the two apart from one answer each.
+        values = [line["metrics"]["ppo/kl"] for line in lines if "ppo/kl" in line["metrics"]][4:]
+        found.append(sum(values) / len(values))
+    assert found[1] < found[0] / 2, found
+
+
 def test_critic_warm_up_leaves_the_policy_alone(project: Path, model_folders: dict[str, Path]) -> None:
     overrides = ["ppo.critic_warmup_steps=4", "ppo.train_steps=5", "ppo.save_every_steps=4"]
     lines, folder = run_ppo(project, model_folders["llama"], *overrides)
