@@ -4,6 +4,7 @@ In: `ModelShape`, tensor- and pipeline-parallel sizes. Out: counts of elements. 
 `plan.partition`: 0 the embedding, 1 ... num_layers the blocks, the last one the output.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -114,9 +115,10 @@ def find_stages(pipeline_rank: int, pipeline: int, borders: Sequence[int]) -> tu
     return (pipeline_rank,) if stages == pipeline else (pipeline_rank, stages - 1 - pipeline_rank)
 
 
+@functools.lru_cache(maxsize=4096)
 def list_rank_weights(
-    shape: ModelShape, tensor: int, pipeline: int, borders: Sequence[int], pipeline_rank: int
-) -> list[Weight]:
+    shape: ModelShape, tensor: int, pipeline: int, borders: tuple[int, ...], pipeline_rank: int
+) -> tuple[Weight, ...]:
     """Every weight that a rank holds.
 
     Args:
@@ -130,4 +132,4 @@ def list_rank_weights(
     holds_both_ends = pipeline == 1 or len(stages) > 1
     has_head = not shape.tie_word_embeddings or not holds_both_ends
     units = [unit for stage in stages for unit in range(borders[stage], borders[stage + 1])]
-    return [weight for unit in units for weight in list_unit_weights(shape, unit, tensor, has_head)]
+    return tuple(weight for unit in units for weight in list_unit_weights(shape, unit, tensor, has_head))

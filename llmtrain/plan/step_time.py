@@ -18,6 +18,8 @@ from llmtrain.plan.workload import Workload
 _BACKWARD_PRODUCTS = 2.0
 _BACKWARD_TRAFFIC = 1.5
 """Bytes of element-wise work and of attention in backward over those in forward."""
+_UNFUSED_TRAFFIC = 2.0
+"""Element-wise work one operation at a time over that of fused kernels; assumed."""
 _UPDATE_BYTES = 50
 """Read and written per parameter that a rank updates: gradient, its norm, master, both moments, rounded weight."""
 _SCORE_BYTES = 13
@@ -175,7 +177,8 @@ def _elementwise_bytes(work: Workload) -> float:
     outside = 11 * shape.hidden_size / work.sequence_share
     heads = (shape.num_attention_heads + 2 * shape.num_key_value_heads) * shape.head_dim
     inner = (2 if shape.family == "gpt2" else 5) * shape.intermediate_size
-    return size * tokens * (outside + (2 * heads + inner) / work.tensor)
+    fused = size * tokens * (outside + (2 * heads + inner) / work.tensor)
+    return fused if work.compiled else _UNFUSED_TRAFFIC * fused
 
 
 def _tensor_communication(work: Workload, cluster: ClusterConfig) -> float:

@@ -44,6 +44,8 @@ class Workload:
     zero3_persistent_below: int = 100_000
     masks_documents: bool = False
     """Attention reads a mask, which no flash kernel of torch does."""
+    compiled: bool = True
+    """Whether element-wise operations of a block are fused (`training.compile`)."""
     virtual_stages: int = 1
     """Stages of each rank with Megatron's interleaved schedule; ours has none."""
     software: Software = "llmtrain"
@@ -84,6 +86,44 @@ class Workload:
         return self.parameter_bytes > self.compute_bytes
 
 
+def build_base_workload(
+    config: Config, shape: ModelShape, data: int, tensor: int, pipeline: int, stage_borders: tuple[int, ...]
+) -> Workload:
+    """A configured run's workload on some layout.
+
+    Args:
+        config: everything that no layout changes.
+        shape: of the model, padded for the tensor-parallel size.
+        data: data-parallel size.
+        tensor: tensor-parallel size.
+        pipeline: pipeline-parallel size.
+        stage_borders: see `Plan.stage_borders`.
+    """
+    precision, parallel, batch = config.precision, config.parallel, config.batch
+    return Workload(
+        shape=shape,
+        sequence_length=batch.sequence_length,
+        micro_batch_size=batch.micro_batch_size,
+        micro_batches=batch.global_batch_size // batch.micro_batch_size // data,
+        data=data,
+        tensor=tensor,
+        pipeline=pipeline,
+        stage_borders=stage_borders,
+        zero_stage=parallel.zero_stage,
+        recompute=config.training.activation_recompute,
+        sequence_parallel=parallel.sequence_parallel and tensor > 1,
+        parameter_bytes=_BYTES[precision.parameter_dtype],
+        compute_bytes=_BYTES[precision.compute_dtype],
+        reduce_bytes=_BYTES[precision.reduce_dtype],
+        loss_chunk_tokens=config.training.loss_chunk_tokens,
+        overlap_communication=parallel.overlap_communication and pipeline == 1,
+        offload_optimizer=parallel.offload_optimizer,
+        zero3_persistent_below=parallel.zero3_persistent_parameters_below,
+        masks_documents=config.data.mask_across_documents,
+        compiled=config.training.compile,
+    )
+
+
 def build_workload(config: Config, plan: Plan) -> Workload:
     """The workload of a configured run.
 
@@ -91,25 +131,11 @@ def build_workload(config: Config, plan: Plan) -> Workload:
         config: the resolved configuration.
         plan: its derived numbers.
     """
-    precision, parallel = config.precision, config.parallel
-    return Workload(
-        shape=plan.shape,
-        sequence_length=plan.sequence_length,
-        micro_batch_size=plan.micro_batch_size,
-        micro_batches=plan.gradient_accumulation_steps,
-        data=plan.data_parallel_size,
-        tensor=plan.tensor_parallel_size,
-        pipeline=plan.pipeline_parallel_size,
-        stage_borders=plan.stage_borders,
-        zero_stage=plan.zero_stage,
-        recompute=config.training.activation_recompute,
-        sequence_parallel=parallel.sequence_parallel and plan.tensor_parallel_size > 1,
-        parameter_bytes=_BYTES[precision.parameter_dtype],
-        compute_bytes=_BYTES[precision.compute_dtype],
-        reduce_bytes=_BYTES[precision.reduce_dtype],
-        loss_chunk_tokens=config.training.loss_chunk_tokens,
-        overlap_communication=parallel.overlap_communication and plan.pipeline_parallel_size == 1,
-        offload_optimizer=parallel.offload_optimizer,
-        zero3_persistent_below=parallel.zero3_persistent_parameters_below,
-        masks_documents=config.data.mask_across_documents,
+    return build_base_workload(
+        config,
+        plan.shape,
+        plan.data_parallel_size,
+        plan.tensor_parallel_size,
+        plan.pipeline_parallel_size,
+        plan.stage_borders,
     )

@@ -99,7 +99,7 @@ def test_stages_hold_all_weights_and_the_last_one_a_copy_of_a_tied_table(pipelin
     for shape in SHAPES.values():
         if pipeline > shape.num_layers:
             continue
-        borders = partition_units(compute_unit_costs(shape, 64), pipeline)
+        borders = tuple(partition_units(compute_unit_costs(shape, 64), pipeline))
         held = sum(
             weight.elements
             for rank in range(pipeline)
