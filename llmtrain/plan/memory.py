@@ -6,7 +6,8 @@ stage hold the same amount.
     weights          ZeRO 0-2 whole, 3 shared (small ones stay whole)
     master weights   float32, shared by ZeRO 1-3; none under ZeRO 0, whose weights are float32
     moments          two float32 numbers per parameter, shared by ZeRO 1-3
-    gradients        in the format of the weights; ZeRO 0 and 1 collect whole ones over micro-batches, 2 and 3 a share
+    gradients        in the format of the weights; ZeRO 0 and 1 collect whole ones over micro-batches, 3 a share,
+                     2 all of each weight that a share touches
 """
 
 import dataclasses
@@ -114,8 +115,23 @@ def compute_state_bytes(work: Workload, weights: Sequence[Weight]) -> tuple[floa
         multiple = _ALIGNMENT * work.data
         padded += -(-group // multiple) * multiple
     shared = padded // work.data
-    gradients = size * (held if work.zero_stage == 1 else shared)
+    gradients = size * (held if work.zero_stage == 1 else _count_largest_share(work, weights))
     return size * padded, FLOAT32 * shared, 2 * FLOAT32 * shared, gradients
+
+
+def _count_largest_share(work: Workload, weights: Sequence[Weight]) -> int:
+    """Elements of gradients that ZeRO-2 leaves on the rank with most: whole ones of every weight its share touches."""
+    most = [0] * work.data
+    for is_vector in (False, True):
+        group = [weight.elements for weight in weights if weight.is_vector == is_vector]
+        multiple = _ALIGNMENT * work.data
+        share = -(-sum(group) // multiple) * multiple // work.data
+        end = 0
+        for elements in group:
+            first, end = end, end + elements
+            for rank in range(first // share, (end - 1) // share + 1):
+                most[rank] += elements
+    return max(most)
 
 
 def compute_checkpoint_bytes(shape: ModelShape) -> int:
