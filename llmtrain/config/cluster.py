@@ -7,9 +7,9 @@ import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from llmtrain.config.explain import explain_errors
 from llmtrain.config.section import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Section
@@ -17,6 +17,9 @@ from llmtrain.config.yaml_reader import read_yaml
 from llmtrain.errors import ConfigError
 
 CLUSTER_FOLDER = Path(__file__).parents[2] / "configs" / "clusters"
+
+
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class DeviceConfig(Section):
@@ -48,18 +51,21 @@ class LinkConfig(Section):
 class EfficiencyConfig(Section):
     """Shares of the peaks that programs reach.
 
-    The first three defaults were fitted to eight published steps of A100s (Korthikanti et al. 2022, table 5), see
+    Defaults are those of A100s: `matrix_products` and `links` fitted to eight steps of Megatron-LM (Korthikanti et al.
+    2022, table 5), `fused_attention` and `overlap` to sixteen of MPT under FSDP (llm-foundry), `memory` assumed; see
     docs/planning.md.
     """
 
-    matrix_products: Fraction = 0.83
+    matrix_products: PositiveFraction = 0.85
     """Of the peak, for large matrix products."""
-    memory: Fraction = 0.83
-    """Of the bandwidth of memory."""
-    links: Fraction = 0.76
+    fused_attention: PositiveFraction = 0.35
+    """Of the peak, for the products of a fused attention kernel."""
+    memory: PositiveFraction = 0.83
+    """Of the bandwidth of memory; assumed."""
+    links: PositiveFraction = 0.67
     """Of the bandwidth within and between machines."""
-    overlap: Fraction = 0.80
-    """Share of the time of overlapped collectives that computing hides; assumed, not fitted."""
+    overlap: Fraction = 0.43
+    """Share of the time of overlapped collectives that computing hides."""
 
 
 class ReliabilityConfig(Section):

@@ -16,6 +16,8 @@ from llmtrain.plan.parameters import list_rank_weights
 from llmtrain.plan.workload import Workload
 
 _BACKWARD_PRODUCTS = 2.0
+_BACKWARD_FUSED_ATTENTION = 2.5
+"""Five products where forward has two: the scores are made again (Dao 2023, FlashAttention-2, section 2.3)."""
 _BACKWARD_TRAFFIC = 1.5
 """Bytes of element-wise work and of attention in backward over those in forward."""
 _UNFUSED_TRAFFIC = 2.0
@@ -70,11 +72,14 @@ def compute_block_time(work: Workload, cluster: ClusterConfig) -> BlockTime:
     products, scores = compute_block_forward_flops(shape, work.sequence_length, _counted_attention(work))
     product_seconds = tokens * products / work.tensor / _flops(work, cluster)
     product_traffic = _product_bytes(work) / _memory(cluster)
-    score_seconds = tokens * scores / work.tensor / _flops(work, cluster)
+    is_fused = _is_attention_fused(work)
+    share = cluster.efficiency.fused_attention if is_fused else cluster.efficiency.matrix_products
+    score_seconds = tokens * scores / work.tensor / (peak_flops(work, cluster) * share)
     score_traffic = _score_bytes(work) / _memory(cluster)
     other = _elementwise_bytes(work) / _memory(cluster)
     forward = product_seconds + product_traffic + score_seconds + score_traffic + other
-    backward = _BACKWARD_PRODUCTS * (product_seconds + product_traffic + score_seconds)
+    backward = _BACKWARD_PRODUCTS * (product_seconds + product_traffic)
+    backward += (_BACKWARD_FUSED_ATTENTION if is_fused else _BACKWARD_PRODUCTS) * score_seconds
     backward += _BACKWARD_TRAFFIC * (score_traffic + other)
     communication = _tensor_communication(work, cluster)
     repeated = repeated_communication = 0.0
@@ -140,8 +145,12 @@ def peak_flops(work: Workload, cluster: ClusterConfig) -> float:
     return 1e12 * (device.bfloat16_teraflops if work.compute_bytes == 2 else device.float32_teraflops)
 
 
+def _is_attention_fused(work: Workload) -> bool:
+    return work.software == "llmtrain" and not work.masks_documents
+
+
 def _counted_attention(work: Workload) -> Attention:
-    return "full" if work.software == "megatron" or work.masks_documents else "causal"
+    return "causal" if _is_attention_fused(work) else "full"
 
 
 def _flops(work: Workload, cluster: ClusterConfig) -> float:
@@ -165,7 +174,7 @@ def _product_bytes(work: Workload) -> float:
 
 def _score_bytes(work: Workload) -> float:
     shape, tokens = work.shape, work.micro_batch_tokens
-    if work.software == "megatron" or work.masks_documents:
+    if not _is_attention_fused(work):
         return _SCORE_BYTES * shape.num_attention_heads / work.tensor * tokens * work.sequence_length
     width = (2 * shape.num_attention_heads + 2 * shape.num_key_value_heads) * shape.head_dim
     return work.compute_bytes * tokens * width / work.tensor

@@ -1,5 +1,6 @@
 """Rows of published tables as workloads, for tests of the plan. A100 80 GB, 2,048 tokens, 51,200 rows of vocabulary."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from llmtrain.plan.flops import Recompute
@@ -130,4 +131,98 @@ WEAK_SCALING = (
     WeakScalingRow(310.1, make_shape(128, 16384, 96), (8, 16, 1920), (2160, 1), 2, 155),
     WeakScalingRow(529.6, make_shape(128, 20480, 105), (8, 35, 2520), (2520, 1), 3, 163),
     WeakScalingRow(1008.0, make_shape(160, 25600, 128), (8, 64, 3072), (3072, 1), 1, 163),
+)
+
+
+@dataclass(frozen=True)
+class MptRow:
+    """A row of scripts/train/benchmarking/README.md of mosaicml/llm-foundry: MPT under FSDP, fused attention, autocast.
+
+    Every rank keeps a share of weights, gradients and states, as with ZeRO-3; nothing is compiled.
+    """
+
+    size: str
+    sequence_length: int
+    devices: int
+    micro_batch_size: int
+    micro_batches: int
+    is_recomputed: bool
+    tokens_per_second_and_device: int
+
+    @property
+    def workload(self) -> Workload:
+        """Its step."""
+        layers, hidden, heads = MPT_SIZES[self.size]
+        shape = make_shape(heads, hidden, layers, 50_368)
+        return Workload(
+            shape=dataclasses.replace(shape, max_sequence_length=self.sequence_length),
+            sequence_length=self.sequence_length,
+            micro_batch_size=self.micro_batch_size,
+            micro_batches=self.micro_batches,
+            data=self.devices,
+            tensor=1,
+            pipeline=1,
+            stage_borders=(0, layers + 2),
+            zero_stage=3,
+            recompute="full" if self.is_recomputed else "none",
+            sequence_parallel=False,
+            reduce_bytes=2,
+            compiled=False,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Of a step."""
+        tokens = self.micro_batch_size * self.micro_batches * self.sequence_length
+        return tokens / self.tokens_per_second_and_device
+
+
+MPT_SIZES = {
+    "125m": (12, 768, 12),
+    "350m": (24, 1024, 16),
+    "760m": (24, 1536, 12),
+    "1b": (24, 2048, 16),
+    "3b": (32, 2560, 20),
+    "7b": (32, 4096, 32),
+    "13b": (40, 5120, 40),
+    "30b": (48, 7168, 56),
+    "70b": (80, 8192, 64),
+}
+MPT_A100 = (
+    MptRow("125m", 2048, 8, 40, 2, False, 142_830),
+    MptRow("350m", 2048, 8, 32, 2, False, 58_782),
+    MptRow("760m", 2048, 8, 24, 2, False, 32_434),
+    MptRow("1b", 2048, 8, 14, 4, False, 20_513),
+    MptRow("3b", 2048, 8, 10, 2, False, 10_811),
+    MptRow("7b", 2048, 8, 6, 2, False, 4_641),
+    MptRow("13b", 2048, 8, 2, 3, False, 2_262),
+    MptRow("30b", 2048, 8, 3, 21, True, 916),
+    MptRow("70b", 2048, 64, 8, 4, True, 410),
+    MptRow("125m", 4096, 8, 16, 2, False, 118_396),
+    MptRow("1b", 4096, 8, 7, 4, False, 17_807),
+    MptRow("3b", 4096, 8, 5, 6, False, 9_457),
+    MptRow("7b", 4096, 8, 16, 2, True, 3_684),
+    MptRow("13b", 4096, 8, 10, 3, True, 2_060),
+    MptRow("3b", 8192, 8, 3, 6, False, 7_695),
+    MptRow("7b", 8192, 8, 8, 2, True, 3_206),
+)
+MPT_H100 = (
+    MptRow("760m", 2048, 8, 24, 2, False, 63_147),
+    MptRow("760m", 2048, 32, 24, 1, False, 67_971),
+    MptRow("1b", 2048, 8, 14, 1, False, 45_455),
+    MptRow("1b", 2048, 64, 20, 1, False, 44_402),
+    MptRow("3b", 2048, 16, 10, 3, False, 24_142),
+    MptRow("3b", 2048, 64, 6, 3, False, 22_525),
+    MptRow("7b", 2048, 8, 6, 1, False, 10_643),
+    MptRow("13b", 2048, 8, 2, 1, False, 4_792),
+    MptRow("13b", 2048, 64, 2, 1, False, 4_800),
+    MptRow("30b", 2048, 8, 3, 21, True, 2_002),
+    MptRow("30b", 2048, 32, 14, 3, True, 2_308),
+    MptRow("70b", 2048, 64, 8, 4, True, 1_039),
+    MptRow("1b", 4096, 8, 7, 4, False, 38_535),
+    MptRow("3b", 4096, 8, 5, 6, False, 20_964),
+    MptRow("7b", 4096, 8, 16, 2, True, 8_611),
+    MptRow("13b", 4096, 8, 10, 3, True, 4_717),
+    MptRow("3b", 8192, 8, 3, 6, False, 16_578),
+    MptRow("7b", 8192, 8, 8, 2, True, 6_935),
 )

@@ -6,7 +6,7 @@ import pytest
 
 from llmtrain.config.cluster import EfficiencyConfig, load_cluster
 from llmtrain.plan.activations import compute_megatron_first_stage_bytes
-from llmtrain.plan.calibrate import Measured, compute_leave_one_out_errors, fit_efficiency
+from llmtrain.plan.calibrate import Measured, Share, compute_leave_one_out_errors, fit_efficiency
 from llmtrain.plan.flops import PETAFLOP_DAY, Recompute, compute_flops_per_token, compute_simple_training_flops
 from llmtrain.plan.memory import GIB, compute_megatron_peak_bytes, judge_bytes
 from llmtrain.plan.step_time import (
@@ -17,6 +17,8 @@ from llmtrain.plan.step_time import (
 from llmtrain.plan.workload import Workload
 from tests.plan.published import (
     KORTHIKANTI,
+    MPT_A100,
+    MPT_H100,
     WEAK_SCALING,
     KorthikantiRow,
     WeakScalingRow,
@@ -24,7 +26,10 @@ from tests.plan.published import (
     make_workload,
 )
 
-A100 = load_cluster("dgx_a100_80gb")
+A100, H100 = load_cluster("dgx_a100_80gb"), load_cluster("dgx_h100")
+OF_TABLE_5: tuple[Share, ...] = ("matrix_products", "links")
+OF_MPT_A100: tuple[Share, ...] = ("fused_attention", "overlap")
+OF_MPT_H100: tuple[Share, ...] = ("matrix_products", "fused_attention", "overlap")
 
 # Brown et al. 2020, table D.1: petaflop/s-days, FLOPs, millions of parameters, billions of tokens, FLOPs per parameter
 # and token.
@@ -99,15 +104,16 @@ def list_measured_steps() -> list[Measured]:
     ]
 
 
-def test_the_shipped_shares_are_those_fitted_to_table_5() -> None:
-    fitted = fit_efficiency(list_measured_steps(), A100).efficiency
-    assert fitted == EfficiencyConfig() == A100.efficiency
+def test_the_shipped_shares_of_the_a100_are_those_fitted_to_table_5() -> None:
+    start = EfficiencyConfig(matrix_products=0.7, links=0.7)
+    fitted = fit_efficiency(list_measured_steps(), A100.model_copy(update={"efficiency": start}), OF_TABLE_5)
+    assert fitted.efficiency == EfficiencyConfig() == A100.efficiency
 
 
 def test_times_of_korthikanti_table_5_are_predicted_from_the_other_rows() -> None:
-    errors = [abs(error) for error in compute_leave_one_out_errors(list_measured_steps(), A100)]
-    assert statistics.mean(errors) < 0.020  # asked for: 0.035
-    assert max(errors) < 0.042
+    errors = [abs(error) for error in compute_leave_one_out_errors(list_measured_steps(), A100, OF_TABLE_5)]
+    assert statistics.mean(errors) < 0.021  # asked for: 0.035
+    assert max(errors) < 0.030
 
 
 def test_the_block_of_korthikanti_table_4_takes_what_was_measured() -> None:
@@ -123,7 +129,7 @@ def test_the_block_of_korthikanti_table_4_takes_what_was_measured() -> None:
         forward = block.forward + block.forward_communication
         backward = block.backward + block.backward_communication + block.repeated + block.repeated_communication
         assert 1e3 * forward == pytest.approx(forward_ms, rel=0.05), (recompute, shared)
-        assert 1e3 * backward == pytest.approx(backward_ms, rel=0.07), (recompute, shared)
+        assert 1e3 * backward == pytest.approx(backward_ms, rel=0.08), (recompute, shared)
 
 
 def test_a_step_with_data_parallelism_is_predicted_that_was_in_no_fit() -> None:
@@ -155,6 +161,25 @@ def test_the_speed_of_sc21_table_1_is_predicted_though_it_was_in_no_fit() -> Non
     errors = [abs(compute_teraflops(row.workload) / row.teraflops - 1) for row in WEAK_SCALING]
     assert statistics.mean(errors) < 0.065  # asked for: 0.08
     assert max(errors) < 0.115
+
+
+MPT_A100_STEPS: list[Measured] = [(row.workload, row.seconds) for row in MPT_A100]
+MPT_H100_STEPS: list[Measured] = [(row.workload, row.seconds) for row in MPT_H100]
+
+
+def test_the_shares_of_fused_attention_and_overlap_are_those_fitted_to_mpt() -> None:
+    assert fit_efficiency(MPT_A100_STEPS, A100, OF_MPT_A100) == A100
+    assert fit_efficiency(MPT_H100_STEPS, H100, OF_MPT_H100) == H100
+
+
+def test_steps_of_mpt_are_predicted_from_the_other_rows() -> None:
+    for steps, cluster, shares, mean, worst in (
+        (MPT_A100_STEPS, A100, OF_MPT_A100, 0.043, 0.125),
+        (MPT_H100_STEPS, H100, OF_MPT_H100, 0.028, 0.09),
+    ):
+        errors = [abs(error) for error in compute_leave_one_out_errors(steps, cluster, shares)]
+        assert statistics.mean(errors) < mean, cluster.name
+        assert max(errors) < worst, cluster.name
 
 
 def test_bloom_s_flops_and_time_per_iteration_agree() -> None:
