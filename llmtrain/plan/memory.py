@@ -59,6 +59,8 @@ class RankMemory:
     """Buckets in which gradients are reduced and weights gathered, and what a backward pass needs meanwhile."""
     margin: float
     """Context of the device and fragmentation."""
+    start: float = 0.0
+    """What is needed before the first step, not on top of the rest: the rank's weights in float32, not yet shared."""
 
     @property
     def states(self) -> float:
@@ -66,9 +68,14 @@ class RankMemory:
         return self.parameters + self.master_weights + self.moments + self.gradients
 
     @property
+    def parts(self) -> dict[str, float]:
+        """Bytes of a step by what holds them."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "start"}
+
+    @property
     def total(self) -> float:
-        """All of it."""
-        return float(sum(getattr(self, field.name) for field in fields(self)))
+        """All that is needed at one time, in a step or at the start."""
+        return max(float(sum(self.parts.values())), self.start)
 
 
 def compute_rank_memory(work: Workload, pipeline_rank: int, is_cpu: bool = False) -> RankMemory:
@@ -83,12 +90,15 @@ def compute_rank_memory(work: Workload, pipeline_rank: int, is_cpu: bool = False
     parameters, masters, moments, gradients = compute_state_bytes(work, weights)
     activations, loss = _compute_activations(work, pipeline_rank, is_cpu)
     held = sum(weight.elements for weight in weights)
-    buffers = _compute_buffers(work, held) + compute_backward_working_bytes(work, is_cpu) + compute_mask_bytes(work)
+    buffers = (
+        _compute_buffers(work, held, is_cpu) + compute_backward_working_bytes(work, is_cpu) + compute_mask_bytes(work)
+    )
     if work.offload_optimizer:
         masters = moments = 0.0
     allocated = parameters + masters + moments + gradients + activations + loss + buffers
     margin = 0.0 if is_cpu else _CONTEXT_BYTES + _FRAGMENTATION * allocated
-    return RankMemory(parameters, masters, moments, gradients, activations, loss, buffers, margin)
+    start = FLOAT32 * float(held) + (0.0 if is_cpu else _CONTEXT_BYTES)
+    return RankMemory(parameters, masters, moments, gradients, activations, loss, buffers, margin, start)
 
 
 def compute_state_bytes(work: Workload, weights: Sequence[Weight]) -> tuple[float, float, float, float]:
@@ -182,15 +192,16 @@ def list_rank_memories(work: Workload, is_cpu: bool = False) -> list[RankMemory]
 def suggest_changes(work: Workload, worst: RankMemory) -> list[str]:
     """What to change so that less memory is used, the most effective first; keys with values."""
     found: list[tuple[float, str]] = []
-    if work.recompute != "full":
+    is_start = worst.start >= worst.total
+    if work.recompute != "full" and not is_start:
         found.append((worst.activations, "training.activation_recompute=full"))
-    if work.micro_batch_size > 1:
+    if work.micro_batch_size > 1 and not is_start:
         found.append((worst.activations / 2, f"batch.micro_batch_size={work.micro_batch_size // 2}"))
-    if work.zero_stage < 1 <= work.data - 1:
+    if work.zero_stage == 0 and work.data > 1:
         found.append((worst.moments, "parallel.zero_stage=1"))
-    if work.parameter_bytes == FLOAT32 and work.zero_stage > 0:
+    if work.parameter_bytes == FLOAT32 and work.zero_stage > 0 and not is_start:
         found.append((worst.parameters / 2 + worst.gradients / 2, "precision.parameter_dtype=bfloat16"))
-    if work.pipeline == 1 and work.zero_stage < 3 and work.data > 1:
+    if work.pipeline == 1 and work.zero_stage < 3 and work.data > 1 and not is_start:
         found.append((worst.parameters + worst.gradients, "parallel.zero_stage=3"))
     heads = work.shape.num_attention_heads
     if heads % (2 * work.tensor) == 0:
@@ -215,13 +226,15 @@ def _compute_activations(work: Workload, pipeline_rank: int, is_cpu: bool) -> tu
     return kept, loss
 
 
-def _compute_buffers(work: Workload, held: int) -> float:
+def _compute_buffers(work: Workload, held: int, is_cpu: bool) -> float:
     """What DeepSpeed allocates to reduce gradients and gather weights while activations are held, bytes."""
+    # A host gives memory when it is written to, and a bucket never holds more than there is.
+    bucket = min(held, _REDUCE_BUCKET_ELEMENTS) if is_cpu or work.zero_stage == 0 else _REDUCE_BUCKET_ELEMENTS
     if work.zero_stage == 0:
-        return work.reduce_bytes * float(min(held, _REDUCE_BUCKET_ELEMENTS))
+        return work.reduce_bytes * float(bucket)
     if work.pipeline > 1:  # reduces after the last backward pass, when activations are gone
         return 0.0
     if work.zero_stage == 3:
         largest = held / (work.shape.num_layers + 1)  # a block's weights are gathered while the next ones are fetched
-        return work.reduce_bytes * float(_REDUCE_BUCKET_ELEMENTS) + work.parameter_bytes * 3 * largest
-    return float((2 if work.overlap_communication else 1) * work.parameter_bytes * _REDUCE_BUCKET_ELEMENTS)
+        return work.reduce_bytes * float(bucket) + work.parameter_bytes * 3 * largest
+    return float((2 if work.overlap_communication else 1) * work.parameter_bytes * bucket)

@@ -4,7 +4,6 @@ In: `Estimate` or `Proposal`s. Out: text on standard output.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 import rich.box
 from rich.console import Console
@@ -48,9 +47,9 @@ def draw_memory_bar(memory: RankMemory, capacity: float, width: int = _BAR_WIDTH
         width: characters that stand for the whole device.
     """
     bar, filled = "", 0.0
-    for field in fields(memory):
-        filled += getattr(memory, field.name)
-        bar += _LETTERS[field.name] * (round(filled / capacity * width) - len(bar))
+    for name, size in memory.parts.items():
+        filled += size
+        bar += _LETTERS[name] * (round(filled / capacity * width) - len(bar))
     if len(bar) > width:
         return bar[:width] + "!"
     return bar.ljust(width, ".")
@@ -91,12 +90,12 @@ def _print_memory(console: Console, estimate: Estimate) -> None:
     console.print(table)
     console.print(f"  {_LEGEND}\n")
     worst = estimate.worst
-    parts = ", ".join(
-        f"{field.name.replace('_', ' ')} {describe_bytes(getattr(worst, field.name))}"
-        for field in fields(worst)
-        if getattr(worst, field.name)
-    )
+    parts = ", ".join(f"{name.replace('_', ' ')} {describe_bytes(size)}" for name, size in worst.parts.items() if size)
     console.print(f"  largest rank: {parts}")
+    if worst.start >= worst.total:
+        console.print(
+            f"  most is needed at the start: {describe_bytes(worst.start)}, its weights in float32, not yet shared"
+        )
     if estimate.verdict != "fits":
         changes = " or ".join(suggest_changes(estimate.work, worst))
         console.print(f"  {estimate.verdict}. Try {changes}; or --search.")

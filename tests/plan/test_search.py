@@ -64,3 +64,13 @@ print(time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru
     assert seconds < MAX_SECONDS
     assert megabytes < MAX_MEGABYTES
     assert "the best" in result.stdout
+
+
+def test_a_model_that_no_device_holds_whole_is_not_proposed_with_zero_3_alone() -> None:
+    # Under ZeRO-3 each rank starts from all of its weights in float32, and shares them out then.
+    config = load_config([Path("configs/pretrain/llama_70b.yaml")]).config
+    result = search_layouts(config, 2048, H100, 128_256)
+    assert result.proposals
+    for found in result.proposals:
+        work = found.work
+        assert 4 * work.shape.num_parameters / work.tensor / work.pipeline < H100.device.memory_gib * 2**30
