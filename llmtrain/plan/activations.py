@@ -40,7 +40,7 @@ def compute_block_bytes(work: Workload, is_cpu: bool = False) -> float:
 
 def compute_whole_block_bytes(work: Workload, is_cpu: bool) -> float:
     """What one of our blocks keeps with nothing recomputed; with recompute, what it keeps while it is done again."""
-    shape, tensor = work.shape, work.tensor
+    shape, tensor = work.shape, work.tensor_parallel_size
     hidden, outside = shape.hidden_size, shape.hidden_size / work.sequence_share
     query, key_value = _features(work)
     inner = shape.intermediate_size / tensor
@@ -56,7 +56,7 @@ def compute_whole_block_bytes(work: Workload, is_cpu: bool) -> float:
 
 
 def _compute_selective_bytes(work: Workload) -> float:
-    shape, tensor = work.shape, work.tensor
+    shape, tensor = work.shape, work.tensor_parallel_size
     outside = shape.hidden_size / work.sequence_share
     query, key_value = _features(work)
     up = (1 if shape.family == "gpt2" else 2) * shape.intermediate_size / tensor
@@ -67,8 +67,10 @@ def _compute_selective_bytes(work: Workload) -> float:
 def _features(work: Workload) -> tuple[float, float]:
     """Query features, and those of keys (or of values), of one rank."""
     shape = work.shape
-    key_value_heads = max(1, shape.num_key_value_heads // work.tensor)
-    return shape.num_attention_heads / work.tensor * shape.head_dim, float(key_value_heads * shape.head_dim)
+    key_value_heads = max(1, shape.num_key_value_heads // work.tensor_parallel_size)
+    return shape.num_attention_heads / work.tensor_parallel_size * shape.head_dim, float(
+        key_value_heads * shape.head_dim
+    )
 
 
 def _input_bytes(work: Workload) -> float:
@@ -78,7 +80,7 @@ def _input_bytes(work: Workload) -> float:
 
 def _compute_megatron_block_bytes(work: Workload) -> float:
     """Bytes of Korthikanti et al. 2022, table 2, with 16-bit numbers and one-byte masks of dropout."""
-    hidden, tensor = work.shape.hidden_size, work.tensor
+    hidden, tensor = work.shape.hidden_size, work.tensor_parallel_size
     tokens_hidden = work.micro_batch_tokens * hidden
     if work.recompute == "full":
         return 2.0 * tokens_hidden
@@ -96,14 +98,14 @@ def compute_output_bytes(work: Workload, is_cpu: bool = False) -> float:
     shape, tokens = work.shape, work.micro_batch_tokens
     outside = shape.hidden_size / work.sequence_share
     kept = outside * (2 if is_cpu and shape.family == "llama" else 1) + shape.hidden_size
-    rows = shape.padded_vocab_size / work.tensor
+    rows = shape.padded_vocab_size / work.tensor_parallel_size
     return tokens * work.compute_bytes * kept + FLOAT32 * rows * shape.hidden_size
 
 
 def compute_loss_chunk_bytes(work: Workload) -> float:
     """Logits that exist at one time, bytes: in the format of products, in float32, and their gradient."""
     tokens = min(work.loss_chunk_tokens, work.micro_batch_tokens)
-    rows = work.shape.padded_vocab_size / work.tensor
+    rows = work.shape.padded_vocab_size / work.tensor_parallel_size
     size = FLOAT32 if work.compute_bytes == FLOAT32 else FLOAT32 + 2 * work.compute_bytes
     return tokens * rows * size
 
@@ -111,7 +113,7 @@ def compute_loss_chunk_bytes(work: Workload) -> float:
 def compute_backward_working_bytes(work: Workload, is_cpu: bool = False) -> float:
     """What the backward pass of one block needs beside what was kept, bytes: what it does again, and gradients."""
     shape = work.shape
-    up = (1 if shape.family == "gpt2" else 2) * shape.intermediate_size / work.tensor
+    up = (1 if shape.family == "gpt2" else 2) * shape.intermediate_size / work.tensor_parallel_size
     gradients = work.compute_bytes * work.micro_batch_tokens * (2 * shape.hidden_size + up + up / 2)
     again = compute_whole_block_bytes(work, is_cpu) if work.recompute != "none" else 0.0
     return gradients + again
@@ -135,7 +137,7 @@ def count_micro_batches_in_flight(work: Workload, stage: int) -> int:
         2024, table 2).
     """
     stages = len(work.stage_borders) - 1
-    return min(stages - stage, work.micro_batches)
+    return min(stages - stage, work.gradient_accumulation_steps)
 
 
 def compute_megatron_first_stage_bytes(work: Workload) -> float:
@@ -145,6 +147,10 @@ def compute_megatron_first_stage_bytes(work: Workload) -> float:
         Korthikanti et al. 2022, section 4.2.3: p micro-batches of l/p layers; times 1 + (p-1)/(p m) with m interleaved
         stages.
     """
-    interleaved = 1 + (work.pipeline - 1) / (work.pipeline * work.virtual_stages) if work.virtual_stages > 1 else 1.0
-    filled = min(1.0, work.micro_batches / work.pipeline)
+    interleaved = (
+        1 + (work.pipeline_parallel_size - 1) / (work.pipeline_parallel_size * work.virtual_stages)
+        if work.virtual_stages > 1
+        else 1.0
+    )
+    filled = min(1.0, work.gradient_accumulation_steps / work.pipeline_parallel_size)
     return compute_block_bytes(work) * work.shape.num_layers * interleaved * filled

@@ -86,7 +86,9 @@ def compute_rank_memory(work: Workload, pipeline_rank: int, is_cpu: bool = False
         pipeline_rank: which of the pipeline's ranks.
         is_cpu: the device is a processor.
     """
-    weights = list_rank_weights(work.shape, work.tensor, work.pipeline, work.stage_borders, pipeline_rank)
+    weights = list_rank_weights(
+        work.shape, work.tensor_parallel_size, work.pipeline_parallel_size, work.stage_borders, pipeline_rank
+    )
     parameters, masters, moments, gradients = compute_state_bytes(work, weights)
     activations, loss = _compute_activations(work, pipeline_rank, is_cpu)
     held = sum(weight.elements for weight in weights)
@@ -115,27 +117,27 @@ def compute_state_bytes(work: Workload, weights: Sequence[Weight]) -> tuple[floa
     if work.zero_stage == 0:
         return size * held, 0.0, 2 * FLOAT32 * held, size * held
     if work.zero_stage == 3:
-        shared = sum(-(-weight.elements // work.data) for weight in weights)
+        shared = sum(-(-weight.elements // work.data_parallel_size) for weight in weights)
         persistent = sum(weight.elements for weight in weights if weight.elements < work.zero3_persistent_below)
-        parameters = size * (shared + (persistent if work.data > 1 else 0))
+        parameters = size * (shared + (persistent if work.data_parallel_size > 1 else 0))
         return parameters, FLOAT32 * shared, 2 * FLOAT32 * shared, size * shared
     padded = 0
     for is_vector in (False, True):
         group = sum(weight.elements for weight in weights if weight.is_vector == is_vector)
-        multiple = _ALIGNMENT * work.data
+        multiple = _ALIGNMENT * work.data_parallel_size
         padded += -(-group // multiple) * multiple
-    shared = padded // work.data
+    shared = padded // work.data_parallel_size
     gradients = size * (held if work.zero_stage == 1 else _count_largest_share(work, weights))
     return size * padded, FLOAT32 * shared, 2 * FLOAT32 * shared, gradients
 
 
 def _count_largest_share(work: Workload, weights: Sequence[Weight]) -> int:
     """Elements of gradients that ZeRO-2 leaves on the rank with most: whole ones of every weight its share touches."""
-    most = [0] * work.data
+    most = [0] * work.data_parallel_size
     for is_vector in (False, True):
         group = [weight.elements for weight in weights if weight.is_vector == is_vector]
-        multiple = _ALIGNMENT * work.data
-        share = -(-sum(group) // multiple) * multiple // work.data
+        multiple = _ALIGNMENT * work.data_parallel_size
+        share = -(-sum(group) // multiple) * multiple // work.data_parallel_size
         end = 0
         for elements in group:
             first, end = end, end + elements
@@ -158,7 +160,9 @@ def compute_megatron_state_bytes(work: Workload) -> float:
     Source:
         Megatron-LM, `report_theoretical_memory`: bfloat16 weights, float32 gradients, float32 masters and moments.
     """
-    weights = list_rank_weights(work.shape, work.tensor, work.pipeline, work.stage_borders, 0)
+    weights = list_rank_weights(
+        work.shape, work.tensor_parallel_size, work.pipeline_parallel_size, work.stage_borders, 0
+    )
     return _STATE_BYTES_MEGATRON * sum(weight.elements for weight in weights)
 
 
@@ -168,7 +172,7 @@ def compute_megatron_peak_bytes(work: Workload) -> float:
     Source:
         Korthikanti et al. 2022, sections 4.2.3 and 4.3: 4 s b v / t for float32 logits, beside their 16-bit form.
     """
-    logits = 6.0 * work.micro_batch_tokens * work.shape.padded_vocab_size / work.tensor
+    logits = 6.0 * work.micro_batch_tokens * work.shape.padded_vocab_size / work.tensor_parallel_size
     again = compute_block_bytes(dataclasses.replace(work, recompute="none")) if work.recompute == "full" else 0.0
     return compute_megatron_state_bytes(work) + compute_megatron_first_stage_bytes(work) + again + logits
 
@@ -186,7 +190,7 @@ def judge_bytes(size: float, cluster: ClusterConfig) -> Verdict:
 
 def list_rank_memories(work: Workload, is_cpu: bool = False) -> list[RankMemory]:
     """Bytes of each pipeline rank, first to last."""
-    return [compute_rank_memory(work, rank, is_cpu) for rank in range(work.pipeline)]
+    return [compute_rank_memory(work, rank, is_cpu) for rank in range(work.pipeline_parallel_size)]
 
 
 def suggest_changes(work: Workload, worst: RankMemory) -> list[str]:
@@ -197,17 +201,17 @@ def suggest_changes(work: Workload, worst: RankMemory) -> list[str]:
         found.append((worst.activations, "training.activation_recompute=full"))
     if work.micro_batch_size > 1 and not is_start:
         found.append((worst.activations / 2, f"batch.micro_batch_size={work.micro_batch_size // 2}"))
-    if work.zero_stage == 0 and work.data > 1:
+    if work.zero_stage == 0 and work.data_parallel_size > 1:
         found.append((worst.moments, "parallel.zero_stage=1"))
     if work.parameter_bytes == FLOAT32 and work.zero_stage > 0 and not is_start:
         found.append((worst.parameters / 2 + worst.gradients / 2, "precision.parameter_dtype=bfloat16"))
-    if work.pipeline == 1 and work.zero_stage < 3 and work.data > 1 and not is_start:
+    if work.pipeline_parallel_size == 1 and work.zero_stage < 3 and work.data_parallel_size > 1 and not is_start:
         found.append((worst.parameters + worst.gradients, "parallel.zero_stage=3"))
     heads = work.shape.num_attention_heads
-    if heads % (2 * work.tensor) == 0:
-        found.append((worst.states / 2, f"parallel.tensor_parallel_size={2 * work.tensor}"))
-    if work.zero_stage <= 1 and 2 * work.pipeline <= work.shape.num_layers:
-        found.append((worst.states / 2.2, f"parallel.pipeline_parallel_size={2 * work.pipeline}"))
+    if heads % (2 * work.tensor_parallel_size) == 0:
+        found.append((worst.states / 2, f"parallel.tensor_parallel_size={2 * work.tensor_parallel_size}"))
+    if work.zero_stage <= 1 and 2 * work.pipeline_parallel_size <= work.shape.num_layers:
+        found.append((worst.states / 2.2, f"parallel.pipeline_parallel_size={2 * work.pipeline_parallel_size}"))
     return [text for _, text in sorted(found, reverse=True)][:3]
 
 
@@ -215,11 +219,11 @@ def _compute_activations(work: Workload, pipeline_rank: int, is_cpu: bool) -> tu
     borders, output = work.stage_borders, work.shape.num_layers + 1
     block, kept, loss = compute_block_bytes(work, is_cpu), 0.0, 0.0
     message = work.compute_bytes * work.micro_batch_tokens * work.shape.hidden_size / work.sequence_share
-    for stage in find_stages(pipeline_rank, work.pipeline, borders):
+    for stage in find_stages(pipeline_rank, work.pipeline_parallel_size, borders):
         start, stop = borders[stage], borders[stage + 1]
         flying = count_micro_batches_in_flight(work, stage)
         blocks = min(stop, output) - max(start, 1)
-        kept += flying * (blocks * block + (message if work.pipeline > 1 else 0.0))
+        kept += flying * (blocks * block + (message if work.pipeline_parallel_size > 1 else 0.0))
         if stop > output:
             kept += flying * compute_output_bytes(work, is_cpu)
             loss = compute_loss_chunk_bytes(work)
@@ -232,7 +236,7 @@ def _compute_buffers(work: Workload, held: int, is_cpu: bool) -> float:
     bucket = min(held, _REDUCE_BUCKET_ELEMENTS) if is_cpu or work.zero_stage == 0 else _REDUCE_BUCKET_ELEMENTS
     if work.zero_stage == 0:
         return work.reduce_bytes * float(bucket)
-    if work.pipeline > 1:  # reduces after the last backward pass, when activations are gone
+    if work.pipeline_parallel_size > 1:  # reduces after the last backward pass, when activations are gone
         return 0.0
     if work.zero_stage == 3:
         largest = held / (work.shape.num_layers + 1)  # a block's weights are gathered while the next ones are fetched

@@ -53,8 +53,8 @@ class Proposal:
         return {
             "batch": {"micro_batch_size": work.micro_batch_size},
             "parallel": {
-                "tensor_parallel_size": work.tensor,
-                "pipeline_parallel_size": work.pipeline,
+                "tensor_parallel_size": work.tensor_parallel_size,
+                "pipeline_parallel_size": work.pipeline_parallel_size,
                 "pipeline_schedule": "1f1b",
                 "zero_stage": work.zero_stage,
                 "hierarchical_partition_size": None,
@@ -133,7 +133,7 @@ def list_workloads(
                         yield dataclasses.replace(
                             base,
                             micro_batch_size=micro,
-                            micro_batches=count,
+                            gradient_accumulation_steps=count,
                             zero_stage=zero_stage,
                             recompute=recompute,
                         )

@@ -70,11 +70,11 @@ def compute_block_time(work: Workload, cluster: ClusterConfig) -> BlockTime:
     """
     tokens, shape = work.micro_batch_tokens, work.shape
     products, scores = compute_block_forward_flops(shape, work.sequence_length, _counted_attention(work))
-    product_seconds = tokens * products / work.tensor / _flops(work, cluster)
+    product_seconds = tokens * products / work.tensor_parallel_size / _flops(work, cluster)
     product_traffic = _product_bytes(work) / _memory(cluster)
     is_fused = _is_attention_fused(work)
     share = cluster.efficiency.fused_attention if is_fused else cluster.efficiency.matrix_products
-    score_seconds = tokens * scores / work.tensor / (peak_flops(work, cluster) * share)
+    score_seconds = tokens * scores / work.tensor_parallel_size / (peak_flops(work, cluster) * share)
     score_traffic = _score_bytes(work) / _memory(cluster)
     other = _elementwise_bytes(work) / _memory(cluster)
     forward = product_seconds + product_traffic + score_seconds + score_traffic + other
@@ -95,7 +95,7 @@ def compute_block_time(work: Workload, cluster: ClusterConfig) -> BlockTime:
 
 def compute_head_time(work: Workload, cluster: ClusterConfig) -> float:
     """Output projection and loss of one micro-batch, forward and backward, seconds on the rank that has them."""
-    rows, hidden = work.shape.padded_vocab_size / work.tensor, work.shape.hidden_size
+    rows, hidden = work.shape.padded_vocab_size / work.tensor_parallel_size, work.shape.hidden_size
     tokens = work.micro_batch_tokens
     products = 6.0 * tokens * hidden * rows / _flops(work, cluster)
     # Logits in float32 and in the number format of products: written and read a few times.
@@ -112,7 +112,7 @@ def compute_step_time(work: Workload, cluster: ClusterConfig) -> StepTime:
     """
     block, head = compute_block_time(work, cluster), compute_head_time(work, cluster)
     blocks, has_head = _slowest_stage(work, block.forward + block.backward, head)
-    count = work.micro_batches
+    count = work.gradient_accumulation_steps
     compute = count * (blocks * (block.forward + block.backward) + (head if has_head else 0.0))
     repeated = count * blocks * block.repeated
     talking = (
@@ -120,7 +120,11 @@ def compute_step_time(work: Workload, cluster: ClusterConfig) -> StepTime:
     )
     busy = compute + repeated + talking
     messages = _pipeline_messages(work, cluster)
-    bubble = (busy + messages) * (work.pipeline - 1) / (count * work.virtual_stages) if work.pipeline > 1 else 0.0
+    bubble = (
+        (busy + messages) * (work.pipeline_parallel_size - 1) / (count * work.virtual_stages)
+        if work.pipeline_parallel_size > 1
+        else 0.0
+    )
     if work.is_two_way:
         bubble /= 2
     reduction = _data_communication(work, cluster, busy)
@@ -163,7 +167,7 @@ def _memory(cluster: ClusterConfig) -> float:
 
 def _product_bytes(work: Workload) -> float:
     """Operands and results of the matrix products of a block's forward pass."""
-    shape, tokens, tensor = work.shape, work.micro_batch_tokens, work.tensor
+    shape, tokens, tensor = work.shape, work.micro_batch_tokens, work.tensor_parallel_size
     hidden, query = shape.hidden_size, shape.num_attention_heads * shape.head_dim / tensor
     fused = query + 2 * shape.num_key_value_heads * shape.head_dim / tensor
     up = (1 if shape.family == "gpt2" else 2) * shape.intermediate_size / tensor
@@ -175,9 +179,9 @@ def _product_bytes(work: Workload) -> float:
 def _score_bytes(work: Workload) -> float:
     shape, tokens = work.shape, work.micro_batch_tokens
     if not _is_attention_fused(work):
-        return _SCORE_BYTES * shape.num_attention_heads / work.tensor * tokens * work.sequence_length
+        return _SCORE_BYTES * shape.num_attention_heads / work.tensor_parallel_size * tokens * work.sequence_length
     width = (2 * shape.num_attention_heads + 2 * shape.num_key_value_heads) * shape.head_dim
-    return work.compute_bytes * tokens * width / work.tensor
+    return work.compute_bytes * tokens * width / work.tensor_parallel_size
 
 
 def _elementwise_bytes(work: Workload) -> float:
@@ -186,14 +190,14 @@ def _elementwise_bytes(work: Workload) -> float:
     outside = 11 * shape.hidden_size / work.sequence_share
     heads = (shape.num_attention_heads + 2 * shape.num_key_value_heads) * shape.head_dim
     inner = (2 if shape.family == "gpt2" else 5) * shape.intermediate_size
-    fused = size * tokens * (outside + (2 * heads + inner) / work.tensor)
+    fused = size * tokens * (outside + (2 * heads + inner) / work.tensor_parallel_size)
     return fused if work.compiled else _UNFUSED_TRAFFIC * fused
 
 
 def _tensor_communication(work: Workload, cluster: ClusterConfig) -> float:
     """Two sums of the hidden states in each pass of a block (or a gather and a scatter for each)."""
     size = work.compute_bytes * work.micro_batch_tokens * work.shape.hidden_size
-    return 2 * all_reduce_seconds(size, work.tensor, 1, cluster)
+    return 2 * all_reduce_seconds(size, work.tensor_parallel_size, 1, cluster)
 
 
 def _slowest_stage(work: Workload, block: float, head: float) -> tuple[int, bool]:
@@ -201,8 +205,8 @@ def _slowest_stage(work: Workload, block: float, head: float) -> tuple[int, bool
     borders, last = work.stage_borders, work.shape.num_layers + 1
     counts = [min(stop, last) - max(start, 1) for start, stop in itertools.pairwise(borders)]
     if work.is_two_way:
-        counts = [counts[rank] + counts[-1 - rank] for rank in range(work.pipeline)]
-    head_rank = 0 if work.is_two_way else work.pipeline - 1
+        counts = [counts[rank] + counts[-1 - rank] for rank in range(work.pipeline_parallel_size)]
+    head_rank = 0 if work.is_two_way else work.pipeline_parallel_size - 1
     costs = [
         (count * block + (head if rank == head_rank else 0.0), count, rank == head_rank)
         for rank, count in enumerate(counts)
@@ -213,16 +217,20 @@ def _slowest_stage(work: Workload, block: float, head: float) -> tuple[int, bool
 
 def _pipeline_messages(work: Workload, cluster: ClusterConfig) -> float:
     """Hidden states to the next stage and gradients back, each micro-batch."""
-    if work.pipeline == 1:
+    if work.pipeline_parallel_size == 1:
         return 0.0
     hidden = work.shape.hidden_size
-    share = work.tensor if work.software == "megatron" else work.sequence_share
+    share = work.tensor_parallel_size if work.software == "megatron" else work.sequence_share
     size = work.compute_bytes * work.micro_batch_tokens * hidden / share
     # With stages on several machines some message of each trip leaves one, and the slowest sets the pace.
-    is_inside = work.tensor * work.data * work.pipeline <= cluster.devices_per_node
-    seconds = send_seconds(size, work.tensor * work.data if is_inside else cluster.devices_per_node, cluster)
+    is_inside = (
+        work.tensor_parallel_size * work.data_parallel_size * work.pipeline_parallel_size <= cluster.devices_per_node
+    )
+    seconds = send_seconds(
+        size, work.tensor_parallel_size * work.data_parallel_size if is_inside else cluster.devices_per_node, cluster
+    )
     trips = work.virtual_stages * (2 if work.is_two_way else 1)
-    return 2 * work.micro_batches * trips * seconds
+    return 2 * work.gradient_accumulation_steps * trips * seconds
 
 
 def count_rank_parameters(work: Workload) -> int:
@@ -230,36 +238,38 @@ def count_rank_parameters(work: Workload) -> int:
     return max(
         sum(
             weight.elements
-            for weight in list_rank_weights(work.shape, work.tensor, work.pipeline, work.stage_borders, rank)
+            for weight in list_rank_weights(
+                work.shape, work.tensor_parallel_size, work.pipeline_parallel_size, work.stage_borders, rank
+            )
         )
-        for rank in {0, work.pipeline - 1}
+        for rank in {0, work.pipeline_parallel_size - 1}
     )
 
 
 def _data_communication(work: Workload, cluster: ClusterConfig, busy: float) -> float:
     """Sum of gradients over data-parallel ranks and, under ZeRO, the gather of weights."""
-    if work.data == 1:
+    if work.data_parallel_size == 1:
         return 0.0
-    held, stride = count_rank_parameters(work), work.tensor
+    held, stride = count_rank_parameters(work), work.tensor_parallel_size
     gradients = held * work.reduce_bytes
     weights = held * work.parameter_bytes
     if work.zero_stage == 0:
-        once = all_reduce_seconds(gradients, work.data, stride, cluster)
+        once = all_reduce_seconds(gradients, work.data_parallel_size, stride, cluster)
         return once if not work.overlap_communication else max(once * (1 - cluster.efficiency.overlap), once - busy)
-    reduced = gather_seconds(gradients, work.data, stride, cluster)
-    gathered = gather_seconds(weights, work.data, stride, cluster)
+    reduced = gather_seconds(gradients, work.data_parallel_size, stride, cluster)
+    gathered = gather_seconds(weights, work.data_parallel_size, stride, cluster)
     if work.zero_stage == 1:
         hideable, open_ = reduced, gathered
     elif work.zero_stage == 2:
-        hideable, open_ = reduced * work.micro_batches, gathered
+        hideable, open_ = reduced * work.gradient_accumulation_steps, gathered
     else:
         passes = 3 if work.recompute != "none" else 2
-        hideable, open_ = (reduced + passes * gathered) * work.micro_batches, 0.0
+        hideable, open_ = (reduced + passes * gathered) * work.gradient_accumulation_steps, 0.0
     if not work.overlap_communication:
         return hideable + open_
     return max(hideable * (1 - cluster.efficiency.overlap), hideable - busy) + open_
 
 
 def _update_seconds(work: Workload, cluster: ClusterConfig) -> float:
-    owners = work.data if work.zero_stage else 1
+    owners = work.data_parallel_size if work.zero_stage else 1
     return count_rank_parameters(work) / owners * _UPDATE_BYTES / _memory(cluster)

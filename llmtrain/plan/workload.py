@@ -26,11 +26,10 @@ class Workload:
     shape: ModelShape
     sequence_length: int
     micro_batch_size: int
-    micro_batches: int
-    """Accumulation steps."""
-    data: int
-    tensor: int
-    pipeline: int
+    gradient_accumulation_steps: int
+    data_parallel_size: int
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
     stage_borders: tuple[int, ...]
     zero_stage: int = 1
     recompute: Recompute = "none"
@@ -53,12 +52,12 @@ class Workload:
     @property
     def world_size(self) -> int:
         """Ranks."""
-        return self.data * self.tensor * self.pipeline
+        return self.data_parallel_size * self.tensor_parallel_size * self.pipeline_parallel_size
 
     @property
     def global_batch_size(self) -> int:
         """Sequences of a step."""
-        return self.micro_batch_size * self.micro_batches * self.data
+        return self.micro_batch_size * self.gradient_accumulation_steps * self.data_parallel_size
 
     @property
     def tokens_per_step(self) -> int:
@@ -73,12 +72,12 @@ class Workload:
     @property
     def is_two_way(self) -> bool:
         """Whether each rank holds a stage of either end (DualPipeV)."""
-        return len(self.stage_borders) - 1 > self.pipeline
+        return len(self.stage_borders) - 1 > self.pipeline_parallel_size
 
     @property
     def sequence_share(self) -> int:
         """Ranks that share hidden states between layers along the sequence."""
-        return self.tensor if self.sequence_parallel else 1
+        return self.tensor_parallel_size if self.sequence_parallel else 1
 
     @cached_property
     def uses_autocast(self) -> bool:
@@ -104,10 +103,10 @@ def build_base_workload(
         shape=shape,
         sequence_length=batch.sequence_length,
         micro_batch_size=batch.micro_batch_size,
-        micro_batches=batch.global_batch_size // batch.micro_batch_size // data,
-        data=data,
-        tensor=tensor,
-        pipeline=pipeline,
+        gradient_accumulation_steps=batch.global_batch_size // batch.micro_batch_size // data,
+        data_parallel_size=data,
+        tensor_parallel_size=tensor,
+        pipeline_parallel_size=pipeline,
         stage_borders=stage_borders,
         zero_stage=parallel.zero_stage,
         recompute=config.training.activation_recompute,

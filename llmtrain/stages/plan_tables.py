@@ -134,7 +134,17 @@ def print_proposals(best: Sequence[Proposal], result: SearchResult, cluster: Clu
         work = found.work
         table.add_row(
             str(place),
-            *map(str, (work.data, work.tensor, work.pipeline, work.zero_stage, work.micro_batch_size, work.recompute)),
+            *map(
+                str,
+                (
+                    work.data_parallel_size,
+                    work.tensor_parallel_size,
+                    work.pipeline_parallel_size,
+                    work.zero_stage,
+                    work.micro_batch_size,
+                    work.recompute,
+                ),
+            ),
             describe_seconds(found.step.total),
             f"{work.tokens_per_step / found.step.total:,.0f}",
             describe_bytes(found.memory.total),

@@ -57,7 +57,9 @@ def plan_states(folder: Path, case: list[str], world_size: int, pipeline_rank: i
     config = load_tiny_config(folder, *case)
     plan = build_plan(config, world_size, 300)
     work = build_workload(config, plan)
-    weights = list_rank_weights(work.shape, work.tensor, work.pipeline, work.stage_borders, pipeline_rank)
+    weights = list_rank_weights(
+        work.shape, work.tensor_parallel_size, work.pipeline_parallel_size, work.stage_borders, pipeline_rank
+    )
     states = dict(zip(STATES, compute_state_bytes(work, weights), strict=True))
     return states | {"checkpoint": compute_checkpoint_bytes(plan.shape)}
 
@@ -96,10 +98,10 @@ def test_activations_have_the_bytes_that_are_planned(family: str, recompute: Rec
         shape=shape,
         sequence_length=256,
         micro_batch_size=2,
-        micro_batches=1,
-        data=1,
-        tensor=1,
-        pipeline=1,
+        gradient_accumulation_steps=1,
+        data_parallel_size=1,
+        tensor_parallel_size=1,
+        pipeline_parallel_size=1,
         stage_borders=(0, shape.num_layers + 2),
         recompute=recompute,
         sequence_parallel=False,

@@ -59,7 +59,7 @@ def test_the_flops_of_gpt3_table_d1_come_out_to_their_printed_digits(name: str) 
     days, flops, millions, billions, factor = TABLE_D_1[name]
     computed = compute_simple_training_flops(millions * 1e6, billions * 1e9, factor)
     assert f"{computed / PETAFLOP_DAY:.2E}" == days
-    # RoBERTa-Base and BERT-Base end in a 5 that the paper rounds to even; half a unit of the last digit is allowed.
+    # BERT's rows end in a 5, which the paper rounds up: half a unit of the last digit is allowed.
     assert computed == pytest.approx(float(flops), abs=0.5001 * 10 ** (len(str(int(float(flops)))) - 3))
 
 

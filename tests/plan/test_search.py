@@ -73,4 +73,7 @@ def test_a_model_that_no_device_holds_whole_is_not_proposed_with_zero_3_alone() 
     assert result.proposals
     for found in result.proposals:
         work = found.work
-        assert 4 * work.shape.num_parameters / work.tensor / work.pipeline < H100.device.memory_gib * 2**30
+        assert (
+            4 * work.shape.num_parameters / work.tensor_parallel_size / work.pipeline_parallel_size
+            < H100.device.memory_gib * 2**30
+        )
