@@ -3,6 +3,7 @@
 In: `Config`, `Plan`, `ClusterConfig`. Out: `Estimate`.
 """
 
+import math
 from dataclasses import dataclass
 
 from llmtrain.config.cluster import ClusterConfig
@@ -60,7 +61,7 @@ class Estimate:
     @property
     def train_seconds(self) -> float:
         """From start to end, interruptions included."""
-        return self.compute_seconds / self.reliability.goodput
+        return _add_interruptions(self.compute_seconds, self.reliability)
 
 
 def build_estimate(config: Config, plan: Plan, cluster: ClusterConfig) -> Estimate:
@@ -85,5 +86,10 @@ def build_estimate(config: Config, plan: Plan, cluster: ClusterConfig) -> Estima
         step=step,
         checkpoint_bytes=checkpoint_bytes,
         reliability=reliability,
-        cost=compute_cost(cluster.cost, plan.world_size, seconds / max(reliability.goodput, 1e-9)),
+        cost=compute_cost(cluster.cost, plan.world_size, _add_interruptions(seconds, reliability)),
     )
+
+
+def _add_interruptions(seconds: float, reliability: Reliability) -> float:
+    """Time with what failures cost; infinite where they leave no progress."""
+    return seconds / reliability.goodput if reliability.goodput else math.inf

@@ -12,6 +12,7 @@ from rich.table import Table
 from llmtrain.config.cluster import ClusterConfig
 from llmtrain.plan.estimate import Estimate
 from llmtrain.plan.memory import GIB, RankMemory, judge, suggest_changes
+from llmtrain.plan.rank_map import find_split_groups
 from llmtrain.plan.report import describe_bytes, describe_seconds, list_rows
 from llmtrain.plan.search import Proposal, SearchResult
 
@@ -70,6 +71,8 @@ def print_estimate(estimate: Estimate, explain: bool) -> None:
         group = row.group
     console.print(table)
     _print_memory(console, estimate)
+    if warning := find_split_groups(estimate.plan, estimate.cluster.devices_per_node):
+        console.print(f"  {warning}")
 
 
 def _name(key: str) -> str:

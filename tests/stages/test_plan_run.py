@@ -80,6 +80,24 @@ def test_what_does_not_fit_says_what_to_change(
     assert "does not fit. Try training.activation_recompute=full or batch.micro_batch_size=16" in printed
 
 
+def test_weights_that_are_shared_between_machines_are_warned_about(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["configs/pretrain/gpt3_6.7b.yaml", "parallel.tensor_parallel_size=16", "--world-size", "32"]
+    _, printed = call(arguments, monkeypatch, capsys)
+    assert "parallel.tensor_parallel_size = 16 with 8 ranks on a machine" in printed
+
+
+def test_what_is_needed_at_the_start_is_told_where_it_is_the_most(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = ["parallel.tensor_parallel_size=1", "parallel.pipeline_parallel_size=1", "parallel.zero_stage=3"]
+    arguments = ["configs/pretrain/llama_70b.yaml", *layout, "--world-size", "2048", "--cluster", "dgx_h200"]
+    _, printed = call(arguments, monkeypatch, capsys)
+    assert "most is needed at the start" in printed
+    assert "does not fit. Try parallel.tensor_parallel_size=2; or --search." in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
