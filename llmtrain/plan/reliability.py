@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from llmtrain.config.cluster import ClusterConfig
 
+_LARGEST_EXPONENT = 600.0
+"""Beyond it nothing gets done before the next failure, and floats overflow soon."""
+
 
 @dataclass(frozen=True)
 class Reliability:
@@ -75,7 +78,7 @@ def compute_goodput(interval: float, save: float, between_failures: float, resta
         Daly 2006, equation 20: expected time T = M e^(R/M) (e^((t+d)/M) - 1) N / t.
     """
     exponent = (interval + save) / between_failures
-    if exponent > 700:
+    if exponent + restart / between_failures > _LARGEST_EXPONENT:
         return 0.0
     expected = between_failures * math.exp(restart / between_failures) * math.expm1(exponent)
     return interval / expected

@@ -62,7 +62,7 @@ def _estimate_to_dict(estimate: Any) -> dict[str, Any]:
 
     groups: dict[str, Any] = {}
     for row in list_rows(estimate):
-        value = row.value if row.value not in (float("inf"), float("-inf")) else None
+        value = None if row.value == float("inf") else row.value  # JSON has no infinity
         groups.setdefault(row.group, {})[row.key] = value
     groups["memory"] = {
         "verdict": estimate.verdict,

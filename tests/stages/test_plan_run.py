@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llmtrain import __main__ as door
+from llmtrain.config.cluster import CLUSTER_FOLDER
 from llmtrain.config.loader import load_config
 from llmtrain.plan.memory import RankMemory
 from llmtrain.stages.plan_tables import draw_memory_bar
@@ -54,6 +55,19 @@ def test_json_holds_the_same_numbers(monkeypatch: pytest.MonkeyPatch, capsys: py
     parts = [value for key, value in found["step"].items() if key.endswith("_seconds") and key != "step_seconds"]
     assert sum(parts) == pytest.approx(found["step"]["step_seconds"])
     assert len(found["memory"]["pipeline_ranks"]) == 16
+
+
+def test_a_cluster_that_always_fails_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (CLUSTER_FOLDER / "dgx_h100.yaml").read_text()
+    path = tmp_path / "broken.yaml"
+    path.write_text(text + "reliability: {failures_per_device_hour: 100.0}\n")
+    code, printed = call([GPT3, "--cluster", str(path), "--json"], monkeypatch, capsys)
+    found = json.loads(printed)["run"]
+    assert (code, found["goodput"], found["train_seconds"]) == (0, 0.0, None)
+    _, printed = call([GPT3, "--cluster", str(path)], monkeypatch, capsys)
+    assert "never" in printed
 
 
 def test_the_best_layout_is_written_as_an_overlay_that_loads(
