@@ -1,7 +1,6 @@
 """The one door: `llmtrain <command>`. Parses, hands on, and turns errors into messages and exit codes.
 
-Heavy imports happen inside the commands, after the configuration is checked, so that help and a typing mistake cost a
-fraction of a second.
+Heavy imports happen inside the commands, so that help and a typing mistake cost a fraction of a second.
 """
 
 import logging
@@ -15,6 +14,7 @@ from llmtrain.config.pipeline import PipelineStage, PosttrainingStage
 from llmtrain.errors import ConfigError, LlmtrainError
 from llmtrain.process.logs import configure_logging
 from llmtrain.process.world import World
+from llmtrain.stages.plan_run import plan_run
 
 if TYPE_CHECKING:
     from llmtrain.config.loader import LoadedConfig
@@ -39,6 +39,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(tracking_app, name="tracking")
 app.add_typer(verify_app, name="verify")
+app.command("plan")(plan_run)
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", metavar="[OVERRIDES]")]

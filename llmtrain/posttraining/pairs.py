@@ -11,6 +11,8 @@ from llmtrain.config.reward import SampledPairsConfig
 from llmtrain.conversations.records import Message, Preference, Prompt
 from llmtrain.errors import DataError
 from llmtrain.posttraining.answers import (
+    Answer,
+    as_answered,
     describe_reasons,
     encode_prompts,
     find_room,
@@ -22,7 +24,7 @@ from llmtrain.posttraining.chat import ChatTokenizer, naming
 from llmtrain.posttraining.context import StageContext, gather_all
 from llmtrain.posttraining.generation import draw_responses, make_key
 from llmtrain.posttraining.records import describe_empty
-from llmtrain.posttraining.rewards import Answered, load_function
+from llmtrain.posttraining.rewards import load_function
 
 SAMPLED = "sampled"
 _PAIRS, _NOISE = 11, 12
@@ -47,6 +49,16 @@ class EncodedPairs:
             "left_out": dict(sorted(self.left_out.items())),
             "chosen_longer_fraction": longer / max(1, len(self.chosen)),
         }
+
+
+@dataclass(frozen=True)
+class SampledPreference(Preference):
+    """A pair of drawn answers with their ids: one that did not end is not shown as if it had."""
+
+    chosen_ids: tuple[int, ...]
+    """Prompt and answer."""
+    rejected_ids: tuple[int, ...]
+    """Prompt and answer."""
 
 
 def encode_pairs(
@@ -75,8 +87,11 @@ def encode_pairs(
         if special is not None:
             result.left_out[f"spells the special token {special}"] += 1
             continue
-        with naming(pair):
-            chosen, rejected = (chat.encode(messages).input_ids for messages in answers)
+        if isinstance(pair, SampledPreference):
+            chosen, rejected = list(pair.chosen_ids), list(pair.rejected_ids)
+        else:
+            with naming(pair):
+                chosen, rejected = (chat.encode(messages).input_ids for messages in answers)
         longest = max(len(chosen), len(rejected))
         if longest > max_length:
             if long_examples == "refuse":
@@ -128,7 +143,7 @@ def sample_pairs(
         raise DataError(f"reward.sampled: no prompt is left to answer ({describe_reasons(unasked)}).")
     kept, rows = mix_prompts(kept, rows, context.config.run.seed)
     seed, mine = context.config.run.seed, range(context.world.rank, count, context.world.world_size)
-    drawn: list[tuple[int, tuple[str, str], tuple[float, float]]] = []
+    drawn: list[tuple[int, tuple[Answer, Answer], tuple[float, float]]] = []
     for start in range(0, len(mine), batch_size):
         places = list(mine[start : start + batch_size])
         sides = []
@@ -138,8 +153,7 @@ def sample_pairs(
             texts = [show_prompt(kept[place % len(kept)]) for place in places]
             rollout = draw_responses(model, chosen, keys, config.generation, chat.eos_id, chat.pad_id)
             answers = to_answers(chat, places, texts, chosen, rollout)
-            responses = [answer.response for answer in answers]
-            sides.append((responses, label(Answered(texts, responses, [list(answer.ids) for answer in answers]))))
+            sides.append((answers, label(as_answered(answers))))
         (first, first_scores), (second, second_scores) = sides
         drawn += [
             (place, (first[i], second[i]), (float(first_scores[i]), float(second_scores[i])))
@@ -152,18 +166,23 @@ def sample_pairs(
 
 
 def _label(
-    drawn: list[tuple[int, tuple[str, str], tuple[float, float]]], prompts: Sequence[Prompt], noise: float, seed: int
+    drawn: list[tuple[int, tuple[Answer, Answer], tuple[float, float]]],
+    prompts: Sequence[Prompt],
+    noise: float,
+    seed: int,
 ) -> tuple[list[Preference], Counter[str]]:
-    pairs, left_out = [], Counter[str]()
+    pairs: list[Preference] = []
+    left_out = Counter[str]()
     for place, (first, second), (one, other) in drawn:
         if one == other:
             left_out["equal labels"] += 1
             continue
-        if not first.strip() or not second.strip():
+        if not first.response.strip() or not second.response.strip():
             left_out["an answer without words"] += 1
             continue
         turned = np.random.Generator(np.random.Philox(key=make_key(seed, _NOISE, place))).random() < noise
         chosen, rejected = (first, second) if (one > other) != turned else (second, first)
         prompt = prompts[place % len(prompts)]
-        pairs.append(Preference(f"{SAMPLED}-{place}", SAMPLED, prompt.messages, chosen, rejected))
+        texts, ids = (chosen.response, rejected.response), (chosen.ids, rejected.ids)
+        pairs.append(SampledPreference(f"{SAMPLED}-{place}", SAMPLED, prompt.messages, *texts, *ids))
     return pairs, left_out

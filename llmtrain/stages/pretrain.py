@@ -17,7 +17,7 @@ from rich.table import Table
 from llmtrain.config.loader import LoadedConfig
 from llmtrain.config.root import Config
 from llmtrain.config.show import describe_config
-from llmtrain.errors import EXIT_SAVED_AFTER_SIGNAL, ConfigError, DivergenceError
+from llmtrain.errors import EXIT_SAVED_AFTER_SIGNAL, DivergenceError
 from llmtrain.plan.build import Plan, build_plan
 from llmtrain.plan.rank_map import describe_groups, describe_stages, find_split_groups
 from llmtrain.process.hang_report import Phase
@@ -28,7 +28,7 @@ from llmtrain.process.watchdog import Watchdog
 from llmtrain.process.world import World
 from llmtrain.stages.run_folder import CONFIG_NAME, locked_run_folder, start_run_folder
 from llmtrain.stages.training_data import TrainingData, open_training_data
-from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
+from llmtrain.stages.vocabulary import find_vocab_size
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ def print_plan(loaded: LoadedConfig[Config], world_size: int) -> None:
     for row in describe_config(loaded):
         table.add_row(*row)
     console.print(table)
-    plan = build_plan(loaded.config, world_size, _find_vocab_size(loaded.config))
+    plan = build_plan(loaded.config, world_size, find_vocab_size(loaded.config))
     console.print(_plan_table(plan))
     if world_size > 1:
         groups = Table(box=rich.box.SIMPLE_HEAD, show_header=False)
@@ -238,23 +238,3 @@ def _plan_table(plan: Plan) -> Table:
     for name, value in plan.describe():
         table.add_row(name, value)
     return table
-
-
-def _find_vocab_size(config: Config) -> int:
-    """Of the tokenizer on disk, of the one the corpus section would train, or of section model.
-
-    Raises:
-        ConfigError: there is none of these.
-    """
-    folder = config.data.folder / "tokenizer"
-    if folder.is_dir():
-        return Tokenizer.load(folder).vocab_size
-    if config.corpus is not None and config.corpus.tokenizer.folder is not None:
-        return Tokenizer.load(config.corpus.tokenizer.folder).vocab_size
-    planned = config.corpus.tokenizer.vocab_size if config.corpus is not None else config.model.vocab_size
-    if planned is None:
-        raise ConfigError(
-            f"{folder}: no tokenizer here, so the size of the vocabulary is not known. To plan without data add "
-            "model.vocab_size=N; to train, prepare the data first: `llmtrain data prepare CONFIG`."
-        )
-    return planned

@@ -1,0 +1,156 @@
+"""Bytes that a forward pass keeps for the backward pass, by what the layers of each software save.
+
+In: `Workload`. Out: bytes on one rank of one micro-batch, and how many micro-batches a pipeline keeps at one time.
+
+What a block of llmtrain keeps with `activation_recompute: none`, in elements per token (D hidden size, Q query and K
+key/value features, F inner features, t tensor-parallel size; S = D/t with sequence parallelism, D without):
+
+    input of the attention norm             S        input of query_key_value           D (gathered)
+    query_key_value                 (Q+2K)/t         turned queries and keys  (Q+K)/t   (Llama)
+    attended values                      Q/t         log of the softmax's sum, float32, one per head
+    input of the feed-forward norm          S        input of up or gate_up             D (gathered)
+    up                                   F/t         activation                       F/t        (GPT-2)
+    gate and up                         2F/t         activation, product             2F/t        (Llama)
+
+`selective` keeps results of matrix products and of attention, and the block's input; `full` the block's input.
+"""
+
+from llmtrain.plan.workload import Workload
+
+FLOAT32 = 4
+
+
+def compute_block_bytes(work: Workload, is_cpu: bool = False) -> float:
+    """What one block keeps of one micro-batch, bytes.
+
+    Args:
+        work: the workload; its `software` says whose layers are counted.
+        is_cpu: the device is a processor: torch has no fused RMSNorm there, and attention's result is copied once more.
+
+    Source:
+        llmtrain's: the table above, held against saved tensors in tests/plan/test_measured.py. Megatron's: Korthikanti
+        et al. 2022, table 2.
+    """
+    if work.software == "megatron":
+        return _compute_megatron_block_bytes(work)
+    if work.recompute == "full":
+        return _input_bytes(work)
+    return _compute_selective_bytes(work) if work.recompute == "selective" else compute_whole_block_bytes(work, is_cpu)
+
+
+def compute_whole_block_bytes(work: Workload, is_cpu: bool) -> float:
+    """What one of our blocks keeps with nothing recomputed; with recompute, what it keeps while it is done again."""
+    shape, tensor = work.shape, work.tensor_parallel_size
+    hidden, outside = shape.hidden_size, shape.hidden_size / work.sequence_share
+    query, key_value = _features(work)
+    inner = shape.intermediate_size / tensor
+    elements = 2 * outside + 2 * hidden + (query + 2 * key_value) + query
+    elements += (2 if shape.family == "gpt2" else 4) * inner
+    statistics = 4.0 if shape.family == "gpt2" else 2.0
+    if shape.family == "llama":
+        elements += query + key_value
+        if is_cpu:
+            elements += 2 * outside + query
+    statistics = statistics * outside / hidden + shape.num_attention_heads / tensor
+    return work.micro_batch_tokens * (work.compute_bytes * elements + FLOAT32 * statistics)
+
+
+def _compute_selective_bytes(work: Workload) -> float:
+    shape, tensor = work.shape, work.tensor_parallel_size
+    outside = shape.hidden_size / work.sequence_share
+    query, key_value = _features(work)
+    up = (1 if shape.family == "gpt2" else 2) * shape.intermediate_size / tensor
+    elements = outside + (query + 2 * key_value) + query + up + 2 * shape.hidden_size
+    return work.micro_batch_tokens * (work.compute_bytes * elements + FLOAT32 * shape.num_attention_heads / tensor)
+
+
+def _features(work: Workload) -> tuple[float, float]:
+    """Query features, and those of keys (or of values), of one rank."""
+    shape = work.shape
+    key_value_heads = max(1, shape.num_key_value_heads // work.tensor_parallel_size)
+    return shape.num_attention_heads / work.tensor_parallel_size * shape.head_dim, float(
+        key_value_heads * shape.head_dim
+    )
+
+
+def _input_bytes(work: Workload) -> float:
+    size = FLOAT32 if work.uses_autocast else work.compute_bytes
+    return size * work.micro_batch_tokens * work.shape.hidden_size / work.sequence_share
+
+
+def _compute_megatron_block_bytes(work: Workload) -> float:
+    """Bytes of Korthikanti et al. 2022, table 2, with 16-bit numbers and one-byte masks of dropout."""
+    hidden, tensor = work.shape.hidden_size, work.tensor_parallel_size
+    tokens_hidden = work.micro_batch_tokens * hidden
+    if work.recompute == "full":
+        return 2.0 * tokens_hidden
+    scores = 5.0 * work.shape.num_attention_heads * work.sequence_length / hidden / tensor
+    outside = 10.0 / work.sequence_share
+    return tokens_hidden * (outside + 24.0 / tensor + (scores if work.recompute == "none" else 0.0))
+
+
+def compute_output_bytes(work: Workload, is_cpu: bool = False) -> float:
+    """What the output unit keeps of one micro-batch: the final norm's input, and the gradients that the loss makes.
+
+    The loss makes the gradients of its input and of the projection in the forward pass (`losses.linear_cross_entropy`),
+    the latter in float32.
+    """
+    shape, tokens = work.shape, work.micro_batch_tokens
+    outside = shape.hidden_size / work.sequence_share
+    kept = outside * (2 if is_cpu and shape.family == "llama" else 1) + shape.hidden_size
+    rows = shape.padded_vocab_size / work.tensor_parallel_size
+    return tokens * work.compute_bytes * kept + FLOAT32 * rows * shape.hidden_size
+
+
+def compute_loss_chunk_bytes(work: Workload) -> float:
+    """Logits that exist at one time, bytes: in the format of products, in float32, and their gradient."""
+    tokens = min(work.loss_chunk_tokens, work.micro_batch_tokens)
+    rows = work.shape.padded_vocab_size / work.tensor_parallel_size
+    size = FLOAT32 if work.compute_bytes == FLOAT32 else FLOAT32 + 2 * work.compute_bytes
+    return tokens * rows * size
+
+
+def compute_backward_working_bytes(work: Workload, is_cpu: bool = False) -> float:
+    """What the backward pass of one block needs beside what was kept, bytes: what it does again, and gradients."""
+    shape = work.shape
+    up = (1 if shape.family == "gpt2" else 2) * shape.intermediate_size / work.tensor_parallel_size
+    gradients = work.compute_bytes * work.micro_batch_tokens * (2 * shape.hidden_size + up + up / 2)
+    again = compute_whole_block_bytes(work, is_cpu) if work.recompute != "none" else 0.0
+    return gradients + again
+
+
+def compute_mask_bytes(work: Workload) -> float:
+    """The mask of document borders of one micro-batch: a byte for each pair of tokens, and its copy as numbers."""
+    pairs = work.micro_batch_size * work.sequence_length**2
+    return pairs * (1.0 + work.compute_bytes) if work.masks_documents else 0.0
+
+
+def count_micro_batches_in_flight(work: Workload, stage: int) -> int:
+    """Micro-batches whose activations a stage keeps at its peak.
+
+    Args:
+        work: the workload.
+        stage: counted from the embedding; with DualPipeV the first half belongs to the way down.
+
+    Source:
+        1F1B: Narayanan et al. 2021, section 2.2.1. DualPipeV: 2 p + 1 of both stages of a rank together (DeepSeek-AI
+        2024, table 2).
+    """
+    stages = len(work.stage_borders) - 1
+    return min(stages - stage, work.gradient_accumulation_steps)
+
+
+def compute_megatron_first_stage_bytes(work: Workload) -> float:
+    """Activations of the first pipeline stage in Megatron, bytes: all layers' worth, more if interleaved.
+
+    Source:
+        Korthikanti et al. 2022, section 4.2.3: p micro-batches of l/p layers; times 1 + (p-1)/(p m) with m interleaved
+        stages.
+    """
+    interleaved = (
+        1 + (work.pipeline_parallel_size - 1) / (work.pipeline_parallel_size * work.virtual_stages)
+        if work.virtual_stages > 1
+        else 1.0
+    )
+    filled = min(1.0, work.gradient_accumulation_steps / work.pipeline_parallel_size)
+    return compute_block_bytes(work) * work.shape.num_layers * interleaved * filled

@@ -1,0 +1,244 @@
+"""Memory of each pipeline rank, as DeepSpeed allocates it for our engine, and whether it fits.
+
+In: `Workload`, `ClusterConfig`. Out: `RankMemory` for each pipeline rank, bytes; tensor- and data-parallel ranks of a
+stage hold the same amount.
+
+    weights          ZeRO 0-2 whole, 3 shared (small ones stay whole)
+    master weights   float32, shared by ZeRO 1-3; none under ZeRO 0, whose weights are float32
+    moments          two float32 numbers per parameter, shared by ZeRO 1-3
+    gradients        in the format of the weights; ZeRO 0 and 1 collect whole ones over micro-batches, 3 a share,
+                     2 all of each weight that a share touches
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from llmtrain.config.cluster import ClusterConfig
+from llmtrain.plan.activations import (
+    FLOAT32,
+    compute_backward_working_bytes,
+    compute_block_bytes,
+    compute_loss_chunk_bytes,
+    compute_mask_bytes,
+    compute_megatron_first_stage_bytes,
+    compute_output_bytes,
+    count_micro_batches_in_flight,
+)
+from llmtrain.plan.model_shape import ModelShape
+from llmtrain.plan.parameters import Weight, find_stages, list_rank_weights
+from llmtrain.plan.workload import Workload
+
+Verdict = Literal["fits", "tight", "does not fit"]
+
+GIB = 2**30
+_REDUCE_BUCKET_ELEMENTS = 500_000_000
+"""DeepSpeed's default `reduce_bucket_size`; ZeRO 1-3 allocate it whole."""
+_ALIGNMENT = 2
+_CONTEXT_BYTES = 1.5 * GIB
+"""CUDA's context, cuBLAS and NCCL on a GPU."""
+_FRAGMENTATION = 0.05
+_TIGHT_ABOVE = 0.92
+"""Share of the device's memory from which on a plan is called tight: what follows may be a few percent off."""
+_STATE_BYTES_MEGATRON = 18
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """Bytes on the device of one rank at its peak, by what holds them."""
+
+    parameters: float
+    master_weights: float
+    moments: float
+    gradients: float
+    activations: float
+    loss: float
+    """Logits of a chunk."""
+    buffers: float
+    """Buckets in which gradients are reduced and weights gathered, and what a backward pass needs meanwhile."""
+    margin: float
+    """Context of the device and fragmentation."""
+    start: float = 0.0
+    """What is needed before the first step, not on top of the rest: the rank's weights in float32, not yet shared."""
+
+    @property
+    def states(self) -> float:
+        """What lasts from step to step, and gradients."""
+        return self.parameters + self.master_weights + self.moments + self.gradients
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Bytes of a step by what holds them."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "start"}
+
+    @property
+    def total(self) -> float:
+        """All that is needed at one time, in a step or at the start."""
+        return max(float(sum(self.parts.values())), self.start)
+
+
+def compute_rank_memory(work: Workload, pipeline_rank: int, is_cpu: bool = False) -> RankMemory:
+    """Bytes on each rank of one pipeline rank.
+
+    Args:
+        work: the workload.
+        pipeline_rank: which of the pipeline's ranks.
+        is_cpu: the device is a processor.
+    """
+    weights = list_rank_weights(
+        work.shape, work.tensor_parallel_size, work.pipeline_parallel_size, work.stage_borders, pipeline_rank
+    )
+    parameters, masters, moments, gradients = compute_state_bytes(work, weights)
+    activations, loss = _compute_activations(work, pipeline_rank, is_cpu)
+    held = sum(weight.elements for weight in weights)
+    buffers = (
+        _compute_buffers(work, held, is_cpu) + compute_backward_working_bytes(work, is_cpu) + compute_mask_bytes(work)
+    )
+    if work.offload_optimizer:
+        masters = moments = 0.0
+    allocated = parameters + masters + moments + gradients + activations + loss + buffers
+    margin = 0.0 if is_cpu else _CONTEXT_BYTES + _FRAGMENTATION * allocated
+    start = FLOAT32 * float(held) + (0.0 if is_cpu else _CONTEXT_BYTES)
+    return RankMemory(parameters, masters, moments, gradients, activations, loss, buffers, margin, start)
+
+
+def compute_state_bytes(work: Workload, weights: Sequence[Weight]) -> tuple[float, float, float, float]:
+    """Bytes of weights, float32 masters, both moments, and gradients at the most they hold during backward passes.
+
+    Args:
+        work: the workload.
+        weights: what the rank holds before anything is shared.
+
+    Source:
+        Rajbhandari et al. 2020, section 5; paddings as in deepspeed 0.19's `stage_1_and_2.py` and `stage3.py`.
+    """
+    size, held = work.parameter_bytes, sum(weight.elements for weight in weights)
+    if work.zero_stage == 0:
+        return size * held, 0.0, 2 * FLOAT32 * held, size * held
+    if work.zero_stage == 3:
+        shared = sum(-(-weight.elements // work.data_parallel_size) for weight in weights)
+        persistent = sum(weight.elements for weight in weights if weight.elements < work.zero3_persistent_below)
+        parameters = size * (shared + (persistent if work.data_parallel_size > 1 else 0))
+        return parameters, FLOAT32 * shared, 2 * FLOAT32 * shared, size * shared
+    padded = 0
+    for is_vector in (False, True):
+        group = sum(weight.elements for weight in weights if weight.is_vector == is_vector)
+        multiple = _ALIGNMENT * work.data_parallel_size
+        padded += -(-group // multiple) * multiple
+    shared = padded // work.data_parallel_size
+    gradients = size * (held if work.zero_stage == 1 else _count_largest_share(work, weights))
+    return size * padded, FLOAT32 * shared, 2 * FLOAT32 * shared, gradients
+
+
+def _count_largest_share(work: Workload, weights: Sequence[Weight]) -> int:
+    """Elements of gradients that ZeRO-2 leaves on the rank with most: whole ones of every weight its share touches."""
+    most = [0] * work.data_parallel_size
+    for is_vector in (False, True):
+        group = [weight.elements for weight in weights if weight.is_vector == is_vector]
+        multiple = _ALIGNMENT * work.data_parallel_size
+        share = -(-sum(group) // multiple) * multiple // work.data_parallel_size
+        end = 0
+        for elements in group:
+            first, end = end, end + elements
+            for rank in range(first // share, (end - 1) // share + 1):
+                most[rank] += elements
+    return max(most)
+
+
+def compute_checkpoint_bytes(shape: ModelShape) -> int:
+    """Bytes of the tensors of a checkpoint, all files together: float32 weights and both moments.
+
+    Padding, tied copies and shares of other ranks are not saved. Names and digests add some 300 bytes per tensor.
+    """
+    return 3 * FLOAT32 * shape.num_parameters
+
+
+def compute_megatron_state_bytes(work: Workload) -> float:
+    """Weights, gradients and optimizer states of Megatron's most loaded rank: 18 bytes per parameter, not shared.
+
+    Source:
+        Megatron-LM, `report_theoretical_memory`: bfloat16 weights, float32 gradients, float32 masters and moments.
+    """
+    weights = list_rank_weights(
+        work.shape, work.tensor_parallel_size, work.pipeline_parallel_size, work.stage_borders, 0
+    )
+    return _STATE_BYTES_MEGATRON * sum(weight.elements for weight in weights)
+
+
+def compute_megatron_peak_bytes(work: Workload) -> float:
+    """All that Megatron's first stage holds: states, activations, one block done again, logits; bytes.
+
+    Source:
+        Korthikanti et al. 2022, sections 4.2.3 and 4.3: 4 s b v / t for float32 logits, beside their 16-bit form.
+    """
+    logits = 6.0 * work.micro_batch_tokens * work.shape.padded_vocab_size / work.tensor_parallel_size
+    again = compute_block_bytes(dataclasses.replace(work, recompute="none")) if work.recompute == "full" else 0.0
+    return compute_megatron_state_bytes(work) + compute_megatron_first_stage_bytes(work) + again + logits
+
+
+def judge(memory: RankMemory, cluster: ClusterConfig) -> Verdict:
+    """Whether a rank's memory fits its device."""
+    return judge_bytes(memory.total, cluster)
+
+
+def judge_bytes(size: float, cluster: ClusterConfig) -> Verdict:
+    """As `judge`, for bytes."""
+    share = size / (cluster.device.memory_gib * GIB)
+    return "does not fit" if share > 1 else "tight" if share > _TIGHT_ABOVE else "fits"
+
+
+def list_rank_memories(work: Workload, is_cpu: bool = False) -> list[RankMemory]:
+    """Bytes of each pipeline rank, first to last."""
+    return [compute_rank_memory(work, rank, is_cpu) for rank in range(work.pipeline_parallel_size)]
+
+
+def suggest_changes(work: Workload, worst: RankMemory) -> list[str]:
+    """What to change so that less memory is used, the most effective first; keys with values."""
+    found: list[tuple[float, str]] = []
+    is_start = worst.start >= worst.total
+    if work.recompute != "full" and not is_start:
+        found.append((worst.activations, "training.activation_recompute=full"))
+    if work.micro_batch_size > 1 and not is_start:
+        found.append((worst.activations / 2, f"batch.micro_batch_size={work.micro_batch_size // 2}"))
+    if work.zero_stage == 0 and work.data_parallel_size > 1:
+        found.append((worst.moments, "parallel.zero_stage=1"))
+    if work.parameter_bytes == FLOAT32 and work.zero_stage > 0 and not is_start:
+        found.append((worst.parameters / 2 + worst.gradients / 2, "precision.parameter_dtype=bfloat16"))
+    if work.pipeline_parallel_size == 1 and work.zero_stage < 3 and work.data_parallel_size > 1 and not is_start:
+        found.append((worst.parameters + worst.gradients, "parallel.zero_stage=3"))
+    heads = work.shape.num_attention_heads
+    if heads % (2 * work.tensor_parallel_size) == 0:
+        found.append((worst.states / 2, f"parallel.tensor_parallel_size={2 * work.tensor_parallel_size}"))
+    if work.zero_stage <= 1 and 2 * work.pipeline_parallel_size <= work.shape.num_layers:
+        found.append((worst.states / 2.2, f"parallel.pipeline_parallel_size={2 * work.pipeline_parallel_size}"))
+    return [text for _, text in sorted(found, reverse=True)][:3]
+
+
+def _compute_activations(work: Workload, pipeline_rank: int, is_cpu: bool) -> tuple[float, float]:
+    borders, output = work.stage_borders, work.shape.num_layers + 1
+    block, kept, loss = compute_block_bytes(work, is_cpu), 0.0, 0.0
+    message = work.compute_bytes * work.micro_batch_tokens * work.shape.hidden_size / work.sequence_share
+    for stage in find_stages(pipeline_rank, work.pipeline_parallel_size, borders):
+        start, stop = borders[stage], borders[stage + 1]
+        flying = count_micro_batches_in_flight(work, stage)
+        blocks = min(stop, output) - max(start, 1)
+        kept += flying * (blocks * block + (message if work.pipeline_parallel_size > 1 else 0.0))
+        if stop > output:
+            kept += flying * compute_output_bytes(work, is_cpu)
+            loss = compute_loss_chunk_bytes(work)
+    return kept, loss
+
+
+def _compute_buffers(work: Workload, held: int, is_cpu: bool) -> float:
+    """What DeepSpeed allocates to reduce gradients and gather weights while activations are held, bytes."""
+    # A host gives memory when it is written to, and a bucket never holds more than there is.
+    bucket = min(held, _REDUCE_BUCKET_ELEMENTS) if is_cpu or work.zero_stage == 0 else _REDUCE_BUCKET_ELEMENTS
+    if work.zero_stage == 0:
+        return work.reduce_bytes * float(bucket)
+    if work.pipeline_parallel_size > 1:  # reduces after the last backward pass, when activations are gone
+        return 0.0
+    if work.zero_stage == 3:
+        largest = held / (work.shape.num_layers + 1)  # a block's weights are gathered while the next ones are fetched
+        return work.reduce_bytes * float(bucket) + work.parameter_bytes * 3 * largest
+    return float((2 if work.overlap_communication else 1) * work.parameter_bytes * bucket)

@@ -1,0 +1,232 @@
+"""An estimate as rows: a number, how a person reads it, its formula and its source.
+
+In: `Estimate`. Out: `Row`s; the table, `--explain` and `--json` are all made of them.
+"""
+
+import math
+from dataclasses import dataclass
+
+from llmtrain.plan.estimate import Estimate
+from llmtrain.plan.flops import compute_flops_per_token
+from llmtrain.plan.parameters import count_padding, count_parameters
+
+_UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of a plan."""
+
+    group: str
+    key: str
+    """With its unit."""
+    value: float | int | str
+    text: str
+    """As a person reads it."""
+    formula: str
+    source: str = ""
+
+
+def describe_seconds(seconds: float) -> str:
+    """`5.2 ms`, `3.1 s`, `4.5 hours`, `12.3 days`."""
+    if math.isinf(seconds):
+        return "never"
+    for size, name in ((86_400 * 3, "days"), (3600 * 2, "hours"), (120, "minutes")):
+        if seconds >= size:
+            unit = {"days": 86_400, "hours": 3600, "minutes": 60}[name]
+            return f"{seconds / unit:,.1f} {name}"
+    return f"{seconds:,.2f} s" if seconds >= 0.1 else f"{seconds * 1e3:,.2f} ms"
+
+
+def describe_bytes(size: float) -> str:
+    """`12.3 GiB`, or smaller units."""
+    for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
+        if size >= unit:
+            return f"{size / unit:,.2f} {name}"
+    return f"{size / 2**10:,.1f} KiB"
+
+
+def _count(number: float) -> str:
+    for size, name in _UNITS:
+        if number >= size:
+            return f"{number / size:.3g}{name}"
+    return f"{number:,.0f}"
+
+
+def list_rows(estimate: Estimate) -> list[Row]:
+    """Every number of an estimate except memory, which is a table of its own."""
+    return [*_list_model(estimate), *_list_layout(estimate), *_list_time(estimate), *_list_run(estimate)]
+
+
+def _list_model(estimate: Estimate) -> list[Row]:
+    plan = estimate.plan
+    shape, length = plan.shape, plan.sequence_length
+    counts = count_parameters(shape)
+    parts = ", ".join(f"{name} {_count(count)}" for name, count in counts.items() if count)
+    recompute = estimate.work.recompute
+    done = compute_flops_per_token(shape, length, "causal", "full" if recompute == "full" else "none")
+    return [
+        Row("model", "parameters", shape.num_parameters, f"{shape.num_parameters:,}", "exact, tied weights once"),
+        *[Row("model", f"parameters_{name.replace(' ', '_')}", count, "", "exact") for name, count in counts.items()],
+        Row("model", "by component", parts, parts, "exact"),
+        Row(
+            "model",
+            "padding_parameters",
+            count_padding(shape),
+            f"{shape.padded_vocab_size - shape.vocab_size} rows, {count_padding(shape):,} per table of the vocabulary",
+            "(padded_vocab_size - vocab_size) x hidden_size; trained by nothing, saved nowhere",
+        ),
+        Row(
+            "model",
+            "model_flops_per_token",
+            plan.flops_per_token,
+            f"{_count(plan.flops_per_token)} (causal attention)",
+            "6 x multiply-adds; attention: half of the score matrix",
+            "PaLM, Chowdhery et al. 2022, appendix B",
+        ),
+        Row(
+            "model",
+            "hardware_flops_per_token",
+            done,
+            f"{_count(done)} with {recompute} recompute",
+            "full: + one forward pass of every block; selective repeats no matrix product",
+            "Narayanan et al. 2021, equation 3",
+        ),
+        Row("model", "model_flops_per_step", plan.flops_per_token * plan.tokens_per_step, "", "per token x tokens"),
+    ]
+
+
+def _list_layout(estimate: Estimate) -> list[Row]:
+    plan = estimate.plan
+    sizes = f"data {plan.data_parallel_size} x tensor {plan.tensor_parallel_size} x pipeline "
+    sizes += f"{plan.pipeline_parallel_size}, ZeRO {plan.zero_stage}"
+    batch = f"{plan.global_batch_size:,} sequences = {plan.micro_batch_size} x {plan.data_parallel_size} ranks x "
+    batch += f"{plan.gradient_accumulation_steps} micro-batches; {plan.tokens_per_step:,} tokens"
+    steps = f"{plan.train_steps:,} steps, {_count(plan.train_tokens)} tokens"
+    return [
+        Row("layout", "cluster", estimate.cluster.name, estimate.cluster.name, "configs/clusters"),
+        Row("layout", "world_size", plan.world_size, f"{plan.world_size:,} = {sizes}", "data x tensor x pipeline"),
+        Row("layout", "tokens_per_step", plan.tokens_per_step, batch, "global_batch_size x sequence_length"),
+        Row("layout", "train_steps", plan.train_steps, steps, "train_tokens / tokens per step, rounded up"),
+    ]
+
+
+def _list_time(estimate: Estimate) -> list[Row]:
+    step, total = estimate.step, estimate.step.total
+
+    def part(name: str, seconds: float, formula: str, source: str = "") -> Row:
+        return Row(
+            "step", f"{name}_seconds", seconds, f"{describe_seconds(seconds)}  {seconds / total:.0%}", formula, source
+        )
+
+    return [
+        Row("step", "step_seconds", total, describe_seconds(total), "sum of the parts below"),
+        part(
+            "compute",
+            step.compute,
+            "micro-batches x blocks of the slowest stage x (FLOPs / reached + bytes / reached)",
+            "roofline, Williams et al. 2009; shares fitted to Korthikanti et al. 2022, table 5",
+        ),
+        part("recompute", step.recompute, "full: forward passes again; selective: element-wise work again"),
+        part(
+            "tensor_communication",
+            step.tensor_communication,
+            "4 sums per block, 6 with full recompute",
+            "Shoeybi et al. 2019, section 3",
+        ),
+        part("pipeline_communication", step.pipeline_communication, "2 messages per micro-batch and stage"),
+        part("bubble", step.bubble, "(p - 1) / micro-batches of the above", "Narayanan et al. 2021, section 2.2"),
+        part(
+            "data_communication",
+            step.data_communication,
+            "gradients (and weights) over ranks, not hidden",
+            "Rajbhandari et al. 2020, section 7",
+        ),
+        part("update", step.update, "50 bytes of traffic per parameter that a rank updates"),
+        Row(
+            "step",
+            "tokens_per_second",
+            estimate.tokens_per_second,
+            f"{estimate.tokens_per_second:,.0f}",
+            "tokens / step",
+        ),
+        Row(
+            "step",
+            "model_flops_utilization",
+            estimate.model_flops_utilization,
+            f"{estimate.model_flops_utilization:.1%} (causal attention)",
+            "model FLOPs / (seconds x ranks x peak)",
+            "PaLM, Chowdhery et al. 2022, appendix B",
+        ),
+    ]
+
+
+def _list_run(estimate: Estimate) -> list[Row]:
+    cost, found, limits = estimate.cost, estimate.reliability, estimate.cluster.reliability
+    seconds = estimate.train_seconds
+    return [
+        Row("run", "train_seconds", seconds, describe_seconds(seconds), "steps x step / goodput"),
+        Row("run", "device_hours", cost.device_hours, f"{cost.device_hours:,.0f}", "ranks x hours"),
+        Row(
+            "run",
+            "price",
+            cost.price,
+            f"{cost.price:,.0f}" if cost.price else "no price given",
+            "device hours x cost.price_per_device_hour",
+        ),
+        Row(
+            "run",
+            "energy_mwh",
+            cost.energy_mwh,
+            f"{cost.energy_mwh:,.1f} MWh",
+            "device hours x watts x PUE",
+            "Touvron et al. 2023, section 6",
+        ),
+        Row(
+            "run",
+            "carbon_tonnes",
+            cost.carbon_tonnes,
+            f"{cost.carbon_tonnes:,.1f} t CO2e",
+            "energy x cost.carbon_kg_per_kwh",
+            "Touvron et al. 2023, section 6",
+        ),
+        Row(
+            "run",
+            "checkpoint_bytes",
+            estimate.checkpoint_bytes,
+            describe_bytes(estimate.checkpoint_bytes),
+            "12 bytes per parameter: float32 weight and two moments",
+        ),
+        Row(
+            "run",
+            "save_seconds",
+            found.save_seconds,
+            describe_seconds(found.save_seconds),
+            f"checkpoint / {limits.storage_gb_per_second} GB/s",
+        ),
+        Row(
+            "run",
+            "failures",
+            found.failures,
+            f"{found.failures:,.1f}",
+            "devices x hours x reliability.failures_per_device_hour",
+            "rate: Llama 3, Grattafiori et al. 2024, 3.3.4",
+        ),
+        Row(
+            "run",
+            "best_interval_seconds",
+            found.best_interval_seconds,
+            _describe_interval(estimate),
+            "sqrt(2 x stall x time between failures), higher terms",
+            "Daly 2006, equation 37; Young 1974",
+        ),
+        Row("run", "goodput", found.goodput, f"{found.goodput:.1%}", "progress / time", "Daly 2006, equation 20"),
+    ]
+
+
+def _describe_interval(estimate: Estimate) -> str:
+    seconds = estimate.reliability.best_interval_seconds
+    if math.isinf(seconds):
+        return "never needed"
+    steps = max(1, round(seconds / estimate.step.total))
+    return f"{describe_seconds(seconds)}: checkpoint.save_every_steps={steps:,}"

@@ -1,0 +1,160 @@
+"""The tables of command `plan`: rows of numbers, a bar of memory for each pipeline rank, a ranked list.
+
+In: `Estimate` or `Proposal`s. Out: text on standard output.
+"""
+
+from collections.abc import Sequence
+
+import rich.box
+from rich.console import Console
+from rich.table import Table
+
+from llmtrain.config.cluster import ClusterConfig
+from llmtrain.plan.estimate import Estimate
+from llmtrain.plan.memory import GIB, RankMemory, judge, suggest_changes
+from llmtrain.plan.rank_map import find_split_groups
+from llmtrain.plan.report import describe_bytes, describe_seconds, list_rows
+from llmtrain.plan.search import Proposal, SearchResult
+
+_BAR_WIDTH = 40
+_FILE_WIDTH = 200
+_LETTERS = {
+    "parameters": "P",
+    "master_weights": "M",
+    "moments": "O",
+    "gradients": "G",
+    "activations": "A",
+    "loss": "L",
+    "buffers": "B",
+    "margin": "x",
+}
+_LEGEND = (
+    "P weights  M master weights  O moments  G gradients  A activations  L logits  B buffers  x context, fragments"
+)
+
+
+def _open_console() -> Console:
+    """Standard output; as wide as the tables need where it is no terminal."""
+    console = Console(soft_wrap=True, highlight=False)
+    return console if console.is_terminal else Console(soft_wrap=True, highlight=False, width=_FILE_WIDTH)
+
+
+def draw_memory_bar(memory: RankMemory, capacity: float, width: int = _BAR_WIDTH) -> str:
+    """A stacked bar: a letter for each share of the device, dots for what is free, `!` for what is too much.
+
+    Args:
+        memory: of one rank.
+        capacity: of the device, bytes.
+        width: characters that stand for the whole device.
+    """
+    bar, filled = "", 0.0
+    for name, size in memory.parts.items():
+        filled += size
+        bar += _LETTERS[name] * (round(filled / capacity * width) - len(bar))
+    if len(bar) > width:
+        return bar[:width] + "!"
+    return bar.ljust(width, ".")
+
+
+def print_estimate(estimate: Estimate, explain: bool) -> None:
+    """Every number of a run, with `explain` its formula and source beside it."""
+    console = _open_console()
+    table = Table(box=rich.box.SIMPLE_HEAD, show_header=explain)
+    for column in ("", "number", "", *(("formula", "source") if explain else ())):
+        table.add_column(column, overflow="fold")
+    group = ""
+    for row in list_rows(estimate):
+        if not row.text:
+            continue
+        cells = ["" if row.group == group else row.group, _name(row.key), row.text]
+        table.add_row(*cells, *((row.formula, row.source) if explain else ()))
+        group = row.group
+    console.print(table)
+    _print_memory(console, estimate)
+    if warning := find_split_groups(estimate.plan, estimate.cluster.devices_per_node):
+        console.print(f"  {warning}")
+
+
+def _name(key: str) -> str:
+    for unit in ("_seconds", "_bytes", "_mwh", "_tonnes"):
+        key = key.removesuffix(unit)
+    return key.replace("_", " ")
+
+
+def _print_memory(console: Console, estimate: Estimate) -> None:
+    capacity = estimate.cluster.device.memory_gib * GIB
+    table = Table(box=rich.box.SIMPLE_HEAD)
+    for column in ("pipeline rank", f"memory of {estimate.cluster.device.name}", "needed", "verdict"):
+        table.add_column(column, no_wrap=True)
+    for first, last, memory in _merge_equal(estimate.memories):
+        ranks = str(first) if first == last else f"{first}-{last}"
+        needed = f"{describe_bytes(memory.total)} of {describe_bytes(capacity)}"
+        table.add_row(ranks, draw_memory_bar(memory, capacity), needed, judge(memory, estimate.cluster))
+    console.print(table)
+    console.print(f"  {_LEGEND}\n")
+    worst = estimate.worst
+    parts = ", ".join(f"{name.replace('_', ' ')} {describe_bytes(size)}" for name, size in worst.parts.items() if size)
+    console.print(f"  largest rank: {parts}")
+    if worst.start >= worst.total:
+        console.print(
+            f"  most is needed at the start: {describe_bytes(worst.start)}, its weights in float32, not yet shared"
+        )
+    if estimate.verdict != "fits":
+        changes = " or ".join(suggest_changes(estimate.work, worst))
+        console.print(f"  {estimate.verdict}. Try {changes}; or --search.")
+
+
+def _merge_equal(memories: Sequence[RankMemory]) -> list[tuple[int, int, RankMemory]]:
+    merged: list[tuple[int, int, RankMemory]] = []
+    for rank, memory in enumerate(memories):
+        if merged and merged[-1][2] == memory:
+            merged[-1] = (merged[-1][0], rank, memory)
+        else:
+            merged.append((rank, rank, memory))
+    if len(merged) > 8:  # the two ends, and one from the middle for each of the rest
+        return [*merged[:4], *merged[-3:]]
+    return merged
+
+
+def print_proposals(best: Sequence[Proposal], result: SearchResult, cluster: ClusterConfig) -> None:
+    """The ranked list, and why each is behind the first."""
+    console = _open_console()
+    columns = (
+        "",
+        "data",
+        "tensor",
+        "pipeline",
+        "ZeRO",
+        "micro-batch",
+        "recompute",
+        "step",
+        "tokens/s",
+        "memory",
+        "why",
+    )
+    table = Table(*columns, box=rich.box.SIMPLE_HEAD)
+    for place, found in enumerate(best, 1):
+        work = found.work
+        table.add_row(
+            str(place),
+            *map(
+                str,
+                (
+                    work.data_parallel_size,
+                    work.tensor_parallel_size,
+                    work.pipeline_parallel_size,
+                    work.zero_stage,
+                    work.micro_batch_size,
+                    work.recompute,
+                ),
+            ),
+            describe_seconds(found.step.total),
+            f"{work.tokens_per_step / found.step.total:,.0f}",
+            describe_bytes(found.memory.total),
+            "the best" if place == 1 else found.explain_loss_to(best[0]),
+        )
+    console.print(table)
+    console.print(
+        f"  {result.tried:,} layouts tried on {cluster.name}, {result.too_large:,} leave too little of the "
+        f"{cluster.device.memory_gib:g} GiB free."
+    )

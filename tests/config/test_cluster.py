@@ -1,0 +1,44 @@
+"""Descriptions of clusters load, and mistakes in them are named."""
+
+from pathlib import Path
+
+import pytest
+
+from llmtrain.config.cluster import CLUSTER_FOLDER, list_clusters, load_cluster
+from llmtrain.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", list_clusters())
+def test_every_shipped_cluster_loads(name: str) -> None:
+    cluster = load_cluster(name)
+    assert cluster.num_devices == cluster.nodes * cluster.devices_per_node
+
+
+def test_the_shipped_clusters_are_these() -> None:
+    assert list_clusters() == ["dgx_a100_80gb", "dgx_h100", "dgx_h200", "two_core_cpu"]
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match=r"--cluster dgx_h10: .* Did you mean 'dgx_h100'\?"):
+        load_cluster("dgx_h10")
+
+
+def test_a_name_like_none_lists_what_there_is() -> None:
+    with pytest.raises(ConfigError, match="There are: dgx_a100_80gb, dgx_h100, dgx_h200, two_core_cpu; or give a YAML"):
+        load_cluster("zzz")
+
+
+def test_mistakes_of_a_file_are_named_with_their_lines(tmp_path: Path) -> None:
+    text = (CLUSTER_FOLDER / "dgx_h100.yaml").read_text()
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace("nodes: 512", "nodez: 512").replace("memory_gib: 79.1 ", "memory_gib: -1 "))
+    with pytest.raises(ConfigError) as error:
+        load_cluster(str(path))
+    assert f"{path}:8: unknown key 'nodez'. Did you mean 'nodes'?" in str(error.value)
+    assert "'nodes' is missing. Set it (machines there are at most)" in str(error.value)
+    assert "'device.memory_gib' = -1: " in str(error.value)
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the configuration"):
+        load_cluster(str(tmp_path / "none.yaml"))

@@ -1,0 +1,52 @@
+"""Interruptions against a simulation and against the published count."""
+
+import math
+import random
+
+import pytest
+
+from llmtrain.config.cluster import load_cluster
+from llmtrain.plan.reliability import compute_best_interval, compute_goodput, compute_reliability
+
+CLUSTER = load_cluster("dgx_h100")
+
+
+def test_llama_3_s_interruptions_are_expected_at_the_default_rate() -> None:
+    # Grattafiori et al. 2024, section 3.3.4: 419 unexpected ones in 54 days on 16,384 devices.
+    found = compute_reliability(CLUSTER, 16_384, 54 * 86_400, 1e12)
+    assert found.failures == pytest.approx(419, rel=0.001)
+
+
+def test_the_best_interval_is_youngs_where_saving_is_short() -> None:
+    assert compute_best_interval(10.0, 1e7) == pytest.approx(math.sqrt(2 * 10 * 1e7), rel=0.002)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.8, 1.25, 2.0])
+def test_no_other_interval_has_a_better_goodput(factor: float) -> None:
+    save, between, restart = 60.0, 20_000.0, 600.0
+    best = compute_best_interval(save, between)
+    assert compute_goodput(best, save, between, restart) >= compute_goodput(best * factor, save, between, restart)
+
+
+def test_goodput_is_what_a_simulation_finds() -> None:
+    save, between, restart = 60.0, 7_200.0, 600.0
+    interval = compute_best_interval(save, between)
+    generator, clock, done = random.Random(0), 0.0, 0.0
+    failure = generator.expovariate(1 / between)
+    while done < 3e7:
+        begun, clock = clock, clock + interval + save
+        if clock <= failure:
+            done += interval
+            continue
+        clock = max(begun, failure) + restart
+        failure = max(begun, failure) + generator.expovariate(1 / between)
+        while failure < clock:  # it fails again while it starts
+            clock = failure + restart
+            failure += generator.expovariate(1 / between)
+    assert compute_goodput(interval, save, between, restart) == pytest.approx(done / clock, rel=0.01)
+
+
+def test_devices_that_never_fail_lose_nothing() -> None:
+    reliability = CLUSTER.reliability.model_copy(update={"failures_per_device_hour": 0.0})
+    found = compute_reliability(CLUSTER.model_copy(update={"reliability": reliability}), 8, 1e6, 1e12)
+    assert (found.failures, found.goodput) == (0.0, 1.0)

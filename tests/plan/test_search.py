@@ -1,0 +1,79 @@
+"""The search proposes runs, ranks them, and stays small and quick."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmtrain.config.cluster import load_cluster
+from llmtrain.config.loader import load_config
+from llmtrain.plan.build import build_plan
+from llmtrain.plan.estimate import build_estimate
+from llmtrain.plan.search import apply_overlay, keep_runnable, search_layouts
+
+MAX_SECONDS, MAX_MEGABYTES = 10.0, 500.0
+RUNS = {"gpt3_175b": 4096, "gpt3_13b": 64, "llama_70b": 512, "llama_8b": 24, "gpt3_1.3b": 8}
+H100 = load_cluster("dgx_h100")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_proposal_is_a_run_whose_estimate_is_the_one_ranked(name: str) -> None:
+    config, world_size = load_config([Path(f"configs/pretrain/{name}.yaml")]).config, RUNS[name]
+    result = search_layouts(config, world_size, H100, 50_257)
+    assert result.proposals
+    assert result.tried == len(result.proposals) + result.too_large
+    for found in result.proposals:
+        proposed = apply_overlay(config, found.overlay)
+        plan = build_plan(proposed, world_size, proposed.model.vocab_size or 0)
+        estimate = build_estimate(proposed, plan, H100)
+        assert estimate.work == found.work
+        assert estimate.step == found.step
+        assert estimate.worst.total == pytest.approx(found.memory.total)
+        assert estimate.verdict == "fits"
+    times = [found.step.total for found in result.proposals]
+    assert times == sorted(times)
+
+
+def test_proposals_behind_the_first_say_why() -> None:
+    config = load_config([Path("configs/pretrain/gpt3_13b.yaml")]).config
+    best, *others = search_layouts(config, 64, H100, 50_257).proposals
+    for found in others:
+        assert found.explain_loss_to(best) == "the same" or "slower: " in found.explain_loss_to(best)
+
+
+def test_only_as_many_are_kept_as_wanted() -> None:
+    config = load_config([Path("configs/pretrain/gpt3_13b.yaml")]).config
+    result = search_layouts(config, 64, H100, 50_257)
+    assert keep_runnable(result.proposals, config, 64, 50_257, 3) == list(result.proposals[:3])
+
+
+def test_175_billion_parameters_on_4096_devices_take_one_core_few_seconds_and_little_memory() -> None:
+    code = """
+import resource, sys, time
+started = time.process_time()
+sys.argv = ["llmtrain", "plan", "configs/pretrain/gpt3_175b.yaml", "--cluster", "dgx_a100_80gb", "--world-size", "4096",
+            "--search"]
+from llmtrain.__main__ import app
+app(standalone_mode=False)
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+print(time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, megabytes = map(float, result.stderr.split())
+    assert seconds < MAX_SECONDS
+    assert megabytes < MAX_MEGABYTES
+    assert "the best" in result.stdout
+
+
+def test_a_model_that_no_device_holds_whole_is_not_proposed_with_zero_3_alone() -> None:
+    # Under ZeRO-3 each rank starts from all of its weights in float32, and shares them out then.
+    config = load_config([Path("configs/pretrain/llama_70b.yaml")]).config
+    result = search_layouts(config, 2048, H100, 128_256)
+    assert result.proposals
+    for found in result.proposals:
+        work = found.work
+        assert (
+            4 * work.shape.num_parameters / work.tensor_parallel_size / work.pipeline_parallel_size
+            < H100.device.memory_gib * 2**30
+        )

@@ -1,0 +1,65 @@
+"""Time of a step: its parts follow known formulas and directions."""
+
+import dataclasses
+
+import pytest
+
+from llmtrain.config.cluster import load_cluster
+from llmtrain.plan.collectives import all_reduce_seconds, gather_seconds
+from llmtrain.plan.flops import compute_flops_per_token
+from llmtrain.plan.step_time import compute_step_time
+from tests.helpers.shapes import SHAPES
+from tests.plan.workloads import load_workload
+
+H100 = load_cluster("dgx_h100")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_flops_are_those_of_the_plan_printed_before_a_run(name: str) -> None:
+    shape = SHAPES[name]
+    assert compute_flops_per_token(shape, 64) == pytest.approx(shape.compute_flops_per_token(64))
+
+
+def test_full_recompute_adds_a_third_of_the_blocks_flops() -> None:
+    shape = SHAPES["gpt2"]
+    head = 6.0 * shape.hidden_size * shape.vocab_size
+    once = compute_flops_per_token(shape, 64) - head
+    assert compute_flops_per_token(shape, 64, recompute="full") - head == pytest.approx(once * 4 / 3)
+
+
+def test_a_step_is_the_sum_of_its_parts() -> None:
+    step = compute_step_time(load_workload("gpt3_175b", 1536), H100)
+    assert step.total == pytest.approx(sum(dataclasses.asdict(step).values()))
+    assert min(dataclasses.asdict(step).values()) > 0
+
+
+def test_the_bubble_is_that_of_1f1b() -> None:
+    work = load_workload("gpt3_175b", 1536)
+    step = compute_step_time(work, H100)
+    busy = step.compute + step.recompute + step.tensor_communication + step.pipeline_communication
+    assert step.bubble / busy == pytest.approx(15 / work.gradient_accumulation_steps)
+
+
+def test_what_is_not_split_is_not_communicated() -> None:
+    step = compute_step_time(load_workload("gpt3_1.3b", 1), H100)
+    assert (step.tensor_communication, step.pipeline_communication, step.bubble) == (0, 0, 0)
+    assert step.data_communication == 0
+
+
+def test_twice_the_ranks_with_twice_the_batch_take_nearly_the_same_time() -> None:
+    small = compute_step_time(load_workload("gpt3_6.7b", 64), H100).total
+    large = compute_step_time(load_workload("gpt3_6.7b", 128, "batch.global_batch_size=2048"), H100).total
+    assert small < large < 1.05 * small
+
+
+def test_collectives_within_a_machine_are_faster_than_between_machines() -> None:
+    size = 1e9
+    inside, outside = gather_seconds(size, 8, 1, H100), gather_seconds(size, 8, 8, H100)
+    assert inside == pytest.approx(size * 7 / 8 / (450e9 * 0.67), rel=0.05)
+    assert outside == pytest.approx(size * 7 / 8 / (50e9 * 0.67), rel=0.05)
+    assert all_reduce_seconds(size, 8, 1, H100) == pytest.approx(2 * inside)
+    assert gather_seconds(size, 1, 1, H100) == 0.0
+
+
+def test_groups_with_several_ranks_on_a_machine_use_all_its_ports() -> None:
+    assert gather_seconds(1e9, 64, 1, H100) == pytest.approx(1e9 * 63 / 64 / (400e9 * 0.67), rel=0.05)

@@ -1,0 +1,158 @@
+"""Command `plan`: its tables, its JSON, its overlay, its messages; and that it starts without torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmtrain import __main__ as door
+from llmtrain.config.cluster import CLUSTER_FOLDER
+from llmtrain.config.loader import load_config
+from llmtrain.plan.memory import RankMemory
+from llmtrain.stages.plan_tables import draw_memory_bar
+
+GPT3 = "configs/pretrain/gpt3_175b.yaml"
+
+
+def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
+    """Exit code and everything printed."""
+    monkeypatch.setattr(sys, "argv", ["llmtrain", "plan", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        door.main()
+    printed = capsys.readouterr()
+    return caught.value.code, printed.out + printed.err
+
+
+def test_the_tables_hold_parameters_memory_time_and_cost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, printed = call([GPT3, "--cluster", "dgx_a100_80gb", "--world-size", "1536"], monkeypatch, capsys)
+    assert code == 0
+    assert "174,604,259,328" in printed
+    assert "1,536 = data 12 x tensor 8 x pipeline 16, ZeRO 1" in printed
+    assert "fits" in printed
+    assert "MWh" in printed
+    assert "save_every_steps=" in printed
+
+
+def test_explain_names_formulas_and_sources(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, printed = call([GPT3, "--explain"], monkeypatch, capsys)
+    assert "Daly 2006, equation 37" in printed
+    assert "12 bytes per parameter" in printed
+
+
+def test_json_holds_the_same_numbers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed = call([GPT3, "--json"], monkeypatch, capsys)
+    found = json.loads(printed)
+    assert code == 0
+    assert found["model"]["parameters"] == 174_604_259_328
+    assert found["layout"]["world_size"] == 128
+    parts = [value for key, value in found["step"].items() if key.endswith("_seconds") and key != "step_seconds"]
+    assert sum(parts) == pytest.approx(found["step"]["step_seconds"])
+    assert len(found["memory"]["pipeline_ranks"]) == 16
+
+
+def test_a_cluster_that_always_fails_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (CLUSTER_FOLDER / "dgx_h100.yaml").read_text()
+    path = tmp_path / "broken.yaml"
+    path.write_text(text + "reliability: {failures_per_device_hour: 100.0}\n")
+    code, printed = call([GPT3, "--cluster", str(path), "--json"], monkeypatch, capsys)
+    found = json.loads(printed)["run"]
+    assert (code, found["goodput"], found["train_seconds"]) == (0, 0.0, None)
+    _, printed = call([GPT3, "--cluster", str(path)], monkeypatch, capsys)
+    assert "never" in printed
+
+
+def test_the_best_layout_is_written_as_an_overlay_that_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "best.yaml"
+    code, printed = call(
+        [GPT3, "--world-size", "1024", "--search", "--write", str(path), "--json"], monkeypatch, capsys
+    )
+    assert code == 0
+    best = json.loads(printed)["proposals"][0]["overlay"]
+    config = load_config([Path(GPT3), path]).config
+    assert config.parallel.tensor_parallel_size == best["parallel"]["tensor_parallel_size"]
+    assert config.batch.micro_batch_size == best["batch"]["micro_batch_size"]
+    assert path.read_text().startswith("# Overlay: llmtrain pretrain configs/pretrain/gpt3_175b.yaml -c ")
+
+
+def test_what_does_not_fit_says_what_to_change(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["configs/pretrain/gpt3_13b.yaml", "batch.micro_batch_size=32", "--cluster", "dgx_a100_80gb"]
+    code, printed = call(arguments, monkeypatch, capsys)
+    assert code == 0
+    assert "does not fit. Try training.activation_recompute=full or batch.micro_batch_size=16" in printed
+
+
+def test_weights_that_are_shared_between_machines_are_warned_about(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["configs/pretrain/gpt3_6.7b.yaml", "parallel.tensor_parallel_size=16", "--world-size", "32"]
+    _, printed = call(arguments, monkeypatch, capsys)
+    assert "parallel.tensor_parallel_size = 16 with 8 ranks on a machine" in printed
+
+
+def test_what_is_needed_at_the_start_is_told_where_it_is_the_most(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = ["parallel.tensor_parallel_size=1", "parallel.pipeline_parallel_size=1", "parallel.zero_stage=3"]
+    arguments = ["configs/pretrain/llama_70b.yaml", *layout, "--world-size", "2048", "--cluster", "dgx_h200"]
+    _, printed = call(arguments, monkeypatch, capsys)
+    assert "most is needed at the start" in printed
+    assert "does not fit. Try parallel.tensor_parallel_size=2; or --search." in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--world-size", "8192"], "DGX H100 has 4,096 devices = 512 machines x 8"),
+        (["--world-size", "8192", "--search"], "Choose at most 4,096"),
+        (["--world-size", "16", "--search"], "the smallest needs"),
+        (["--write", "x.yaml"], "--write needs --search"),
+        (["--cluster", "dgx_h20"], "Did you mean 'dgx_h200'?"),
+        (["model.num_layers=0"], "'model.num_layers' = 0"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, printed = call([GPT3, *arguments], monkeypatch, capsys)
+    assert code == 2
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def test_an_overlay_that_cannot_be_written_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, printed = call([GPT3, "--search", "--write", str(tmp_path)], monkeypatch, capsys)
+    assert code == 2
+    assert "Give a file that can be written" in printed
+
+
+def test_bars_show_shares_of_the_device() -> None:
+    memory = RankMemory(25, 0, 25, 0, 25, 0, 0, 0)
+    assert draw_memory_bar(memory, 100, 8) == "PPOOAA.."
+    assert draw_memory_bar(memory, 50, 8) == "PPPPOOOO!"
+
+
+def test_the_command_starts_without_torch() -> None:
+    code = f"""
+import sys
+sys.argv = ["llmtrain", "plan", "{GPT3}"]
+from llmtrain.__main__ import app
+app(standalone_mode=False)
+assert not {{"torch", "deepspeed", "numpy", "transformers"}} & set(sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
