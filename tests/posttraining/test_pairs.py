@@ -14,7 +14,7 @@ from llmtrain.conversations.records import Message, Preference, Prompt
 from llmtrain.errors import ConfigError, DataError
 from llmtrain.posttraining.chat import ChatTokenizer
 from llmtrain.posttraining.context import StageContext
-from llmtrain.posttraining.pairs import SAMPLED, EncodedPairs, encode_pairs, sample_pairs
+from llmtrain.posttraining.pairs import SAMPLED, EncodedPairs, SampledPreference, encode_pairs, sample_pairs
 from llmtrain.process.signals import StopRequest
 from llmtrain.process.world import World
 
@@ -196,3 +196,13 @@ def test_answers_that_fill_the_model_are_refused_by_their_key(
         "reward.sampled.generation.max_new_tokens = 96: the model reads 96 tokens, prompt and response together. "
         "Choose fewer than 96, less the tokens of a prompt."
     )
+
+
+def test_a_drawn_answer_that_did_not_end_is_not_shown_as_if_it_had(chat: ChatTokenizer) -> None:
+    prompt = (Message("user", "What is 1?"),)
+    ids = chat.encode_prompt(prompt)
+    open_answer, ended = (*ids, 40, 41), (*ids, 42, chat.eos_id)
+    pair = SampledPreference("sampled-0", "sampled", prompt, "a", "b", ended, open_answer)
+    encoded = encode_pairs(chat, [pair], 90, "refuse")
+    assert (encoded.chosen, encoded.rejected) == ([list(ended)], [list(open_answer)])
+    assert encoded.prompt_tokens == [len(ids)]
