@@ -166,7 +166,10 @@ def draw_alignment(summary: Mapping[str, Any], output: Path) -> None:
     ended.plot(steps, [row["ended_fraction"] for row in history], "s--", color=COLOURS[2], label="responses that end")
     ended.set_ylim(0, 1.05)
     length.legend(
-        [*length.get_lines(), *ended.get_lines()], ["tokens of a response", "fraction that ends (right)"], frameon=False
+        [*length.get_lines(), *ended.get_lines()],
+        ["tokens of a response", "fraction that ends (right)"],
+        loc="lower left",
+        frameon=False,
     )
     for i, name in enumerate(("distinct_1", "distinct_2", "distinct_3", "distinct_responses")):
         variety.plot(steps, [row[name] for row in history], "o-", color=COLOURS[i], label=name.replace("_", "-"))
