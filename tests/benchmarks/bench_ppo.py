@@ -46,7 +46,8 @@ def run_llmtrain(run: Path, work: Path) -> dict[str, Any]:
         "ppo.evaluate_every_steps": "null",
         "ppo.save_every_steps": "null",
         "ppo.log_every_steps": 1,
-        "ppo.guards": "{}",
+        "ppo.guards.max_kl": "null",
+        "ppo.guards.max_length_growth": "null",
         "tracking.mlflow": "false",
     }
     rewards = f"ppo.rewards={{model: {{kind: model, path: {run / 'reward' / 'model'}}}}}"
