@@ -171,7 +171,6 @@ def announce_accelerator(section: PpoConfig, context: StageContext) -> int:
         Micro-batches of one optimizer step.
     """
     accumulation = count_accumulation("ppo", section, context.world.world_size)
-    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if section.compute_dtype == "bfloat16" else "no"
     if section.zero_stage:
         os.environ |= {
             "ACCELERATE_USE_DEEPSPEED": "true",

@@ -75,6 +75,10 @@ def build_deepspeed(stage: StageTraining) -> dict[str, Any] | None:
 def announce_world(world: World, stage: StageTraining) -> None:
     """Tell accelerate, which reads the environment, what this process is; before anything of it is made."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # The configuration alone decides: a variable of the shell would change number formats or ZeRO in silence.
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if stage.compute_dtype == "bfloat16" else "no"
     if world.world_size == 1 and stage.zero_stage == 0:
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
             os.environ.pop(name, None)

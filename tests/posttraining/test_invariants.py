@@ -1,6 +1,7 @@
 """What must hold of reinforcement learning, whatever the model: run in this process on tiny models."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +25,14 @@ def project(
 ) -> Iterator[Path]:
     """A folder with a configuration, as current directory; signals are given back afterwards."""
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    environment = dict(os.environ)
     write_stage_config(tmp_path, model_folders["llama"], conversations_file)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def run_ppo(project: Path, model: Path, *overrides: str) -> tuple[list[dict[str, Any]], Path]:

@@ -1,5 +1,6 @@
 """Our sections as arguments of the trainers."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from llmtrain.config.sft import SftConfig
 from llmtrain.errors import ConfigError
 from llmtrain.posttraining.batch_sizes import count_accumulation
 from llmtrain.posttraining.sft import find_max_length
-from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
+from llmtrain.posttraining.trainer_arguments import announce_world, build_arguments, build_deepspeed
 from llmtrain.process.world import World
 
 SECTION = SftConfig(learning_rate=1e-3, micro_batch_size=4, global_batch_size=32)
@@ -101,3 +102,13 @@ def test_a_model_that_names_no_limit_needs_one_of_the_configuration() -> None:
         "sft.max_length: the configuration of BloomForCausalLM does not say how many tokens it reads "
         "(max_position_embeddings). Set sft.max_length."
     )
+
+
+def test_variables_of_the_shell_do_not_change_number_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_DEEPSPEED": "true"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, "0")
+    announce_world(World(), SftConfig(learning_rate=1e-4))
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "no"
+    assert "ACCELERATE_USE_DEEPSPEED" not in os.environ
