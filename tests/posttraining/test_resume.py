@@ -11,6 +11,9 @@ import pytest
 from tests.helpers.commands import run_command, start_command
 from tests.posttraining.stage_files import read_numbers, run_stage, write_stage_config
 
+# Steps enough to be killed in.
+LONGER = {"sft": "sft.train_epochs=8", "reward": "reward.train_epochs=4", "ppo": "ppo.train_steps=8"}
+
 
 @pytest.fixture(scope="module")
 def finished(
@@ -19,8 +22,8 @@ def finished(
     """All stages, not interrupted."""
     folder = tmp_path_factory.mktemp("resume")
     write_stage_config(folder, model_folders["gpt2"], conversations_file)
-    for stage in ("sft", "reward", "ppo"):
-        run_stage(folder, stage)
+    for stage, steps in LONGER.items():
+        run_stage(folder, stage, steps)
     return folder
 
 
@@ -32,7 +35,7 @@ def read_events(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
 def test_a_killed_stage_ends_with_the_same_bits(finished: Path, stage: str) -> None:
-    overrides = [f"run.name=killed-{stage}"]
+    overrides = [f"run.name=killed-{stage}", LONGER[stage]]
     if stage != "sft":
         overrides.append(f"{stage}.model=runs/one/sft/model")
     if stage == "ppo":
@@ -41,8 +44,8 @@ def test_a_killed_stage_ends_with_the_same_bits(finished: Path, stage: str) -> N
     process = start_command(finished, stage, "stages.yaml", *overrides)
     deadline = time.monotonic() + 120
     while "saved" not in read_events(folder) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(random.Random(stage).random() * 0.2)
+        time.sleep(0.005)
+    time.sleep(random.Random(stage).random() * 0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert "finished" not in read_events(folder)
@@ -58,14 +61,14 @@ def test_a_killed_stage_ends_with_the_same_bits(finished: Path, stage: str) -> N
 
 def test_a_finished_stage_is_not_run_again(finished: Path) -> None:
     before = (finished / "runs" / "one" / "sft" / "metrics.jsonl").read_bytes()
-    result = run_command(finished, "sft", "stages.yaml")
+    result = run_command(finished, "sft", "stages.yaml", LONGER["sft"])
     assert result.returncode == 0
     assert "finished before" in result.stderr
     assert (finished / "runs" / "one" / "sft" / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_stage_of_other_inputs_is_refused_by_name(finished: Path) -> None:
-    result = run_command(finished, "sft", "stages.yaml", "sft.learning_rate=0.5")
+    result = run_command(finished, "sft", "stages.yaml", LONGER["sft"], "sft.learning_rate=0.5")
     assert result.returncode == 2
     assert "holds a stage made from other inputs: sft.learning_rate: 0.001 there, 0.5 here" in result.stderr
     assert "Choose another run.name" in result.stderr
