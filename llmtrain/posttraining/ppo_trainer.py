@@ -8,6 +8,7 @@ Everything random is a function of seed, step and sample, and losses are sums ov
 whole mini-batch, so that a run does not depend on how its rows are shared among ranks.
 """
 
+import functools
 import json
 import logging
 import math
@@ -193,8 +194,7 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
         """The prompt of a global sample: each epoch in an order of its own; with `rloo` several samples share one."""
         answers = self._section.num_generations if self._section.algorithm == "rloo" else 1
         epoch, rank = divmod(place // answers, len(self._prompts))
-        key = make_key(self.args.seed, _PROMPTS, epoch)
-        return self._prompts[int(np.random.Generator(np.random.Philox(key=key)).permutation(len(self._prompts))[rank])]
+        return self._prompts[int(_order_prompts(self.args.seed, epoch, len(self._prompts))[rank])]
 
     def _update(self, experience: Experience) -> dict[str, float]:
         """All passes over a rollout."""
@@ -342,6 +342,11 @@ def describe_experience(experience: Experience, kl_coefficient: float) -> dict[s
         "ppo/ended_fraction": sum(row.has_ended for row in rows) / count,
         "ppo/explained_variance": explain_variance(experience.values_BR, experience.returns_BR, experience.mask_BR),
     }
+
+
+@functools.lru_cache(maxsize=2)  # a rollout may lie in two epochs
+def _order_prompts(seed: int, epoch: int, count: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    return np.random.Generator(np.random.Philox(key=make_key(seed, _PROMPTS, epoch))).permutation(count)
 
 
 class _Clock:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmtrain.posttraining.context import StageContext
-from llmtrain.posttraining.model_digest import digest_model, read_card
+from llmtrain.posttraining.model_digest import read_card
 from llmtrain.tracking.run_folder import SUMMARY_MARKDOWN, write_whole
 from llmtrain.tracking.summary import find_commit, find_versions
 
@@ -13,13 +13,14 @@ from llmtrain.tracking.summary import find_commit, find_versions
 def write_summary(context: StageContext, summary: Mapping[str, Any], seconds: float) -> None:
     """Write summary.json and summary.md; rank 0 calls it."""
     assert context.writer is not None
+    card = read_card(context.model_folder)
     whole = {
         "run": context.config.run.name,
         "stage": context.name,
         **summary,
         "world_size": context.world.world_size,
-        "model_digest": digest_model(context.model_folder),
-        "parents": read_card(context.model_folder).get("parents", {}),
+        "model_digest": card["digest"],
+        "parents": card["parents"],
         "wall_seconds": seconds,
         "versions": {"python": platform.python_version(), **find_versions()},
         "commit": find_commit(),

@@ -24,7 +24,6 @@ from llmtrain.posttraining.model_digest import digest_model
 CODE_VERSION = 1
 # Keys that change what is written, not what is computed.
 _FREE = {"log_every_steps", "save_every_steps", "keep_last", "evaluate_every_steps", "sample_table_rows"}
-_ORDER = ("sft", "reward", "ppo")
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,8 @@ def find_inputs(config: PosttrainingConfig, name: str) -> StageInputs:
     parts |= {f"model {role}": _digest_model(path, role, name) for role, path in models.items()}
     for path in _list_files(config, section):
         if path.is_file():
-            parts[f"file {path}"] = _hash(path.read_bytes())
+            with path.open("rb") as file:
+                parts[f"file {path}"] = hashlib.file_digest(file, "sha256").hexdigest()
     return StageInputs(name, models, parts, section.model_dump(mode="json", exclude=_find_free(section)))
 
 
