@@ -1,6 +1,7 @@
 """What every post-training stage is given: its section, its folder, this process, and where to write."""
 
-from dataclasses import dataclass, field
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from llmtrain.config.root import PosttrainingConfig
+from llmtrain.posttraining.model_digest import digest_model
 from llmtrain.process.signals import StopRequest
 from llmtrain.process.world import World
 from llmtrain.tracking.run_folder import RunWriter, read_metrics
@@ -35,8 +37,11 @@ class StageContext:
     """Set by a signal."""
     writer: RunWriter | None = None
     """Rank 0's; the others write nothing."""
-    records: dict[str, Any] = field(default_factory=dict)
-    """What the data stage of this run left: folder of made records by kind."""
+
+    @functools.cached_property
+    def parent_digests(self) -> dict[str, str]:
+        """Digest of each parent; weights are read once, however often a model is saved."""
+        return {role: digest_model(path) for role, path in self.parents.items()}
 
     @property
     def checkpoints(self) -> Path:

@@ -9,7 +9,7 @@ import torch
 from llmtrain.conversations.records import Message
 from llmtrain.posttraining.chat import ChatTokenizer
 from llmtrain.posttraining.context import StageContext
-from llmtrain.posttraining.model_digest import digest_model, read_card
+from llmtrain.posttraining.model_digest import read_card
 from llmtrain.posttraining.models import save_model
 from llmtrain.posttraining.trained_prompts import FILE_NAME as TRAINED_NAME
 from llmtrain.posttraining.trained_prompts import read_trained, render_trained
@@ -54,7 +54,7 @@ def save_trained(
     """
     if context.world.is_first:
         parents = {
-            role: {"folder": str(path), "digest": digest_model(path), "stage": read_card(path).get("stage")}
+            role: {"folder": str(path), "digest": context.parent_digests[role], "stage": read_card(path).get("stage")}
             for role, path in context.parents.items()
         }
         trained = render_trained(prompts, read_trained(context.parents))

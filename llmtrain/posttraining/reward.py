@@ -14,14 +14,14 @@ from llmtrain.conversations.split import find_shared_prompts
 from llmtrain.errors import ConfigError, DataError
 from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
-from llmtrain.posttraining.context import StageContext, gather_all
-from llmtrain.posttraining.finish import save_trained
+from llmtrain.posttraining.context import StageContext
+from llmtrain.posttraining.finish import save_trained, take_weights
 from llmtrain.posttraining.models import check_vocabulary, load_causal_model, start_reward_model
 from llmtrain.posttraining.pairs import EncodedPairs, encode_pairs, sample_pairs
 from llmtrain.posttraining.records import SplitRecords, read_split_preferences, read_split_prompts
 from llmtrain.posttraining.reward_offset import compute_offset, draw_own_answers
 from llmtrain.posttraining.reward_report import describe_judgements
-from llmtrain.posttraining.rewards import OFFSET, score_sequences
+from llmtrain.posttraining.rewards import OFFSET, score_on_all_ranks
 from llmtrain.posttraining.sft import fill_up, find_max_length, start_or_resume
 from llmtrain.posttraining.trained_prompts import leave_out_trained, read_trained
 from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
@@ -74,7 +74,7 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as whole:
         offset = compute_offset(whole, own or train.chosen, chat.pad_id, section.micro_batch_size, context)
     model.config.update({OFFSET: offset})
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) or {}
+    weights = take_weights(trainer.accelerator, trainer.model_wrapped)
     save_trained(context, model, weights, chat, context.model_folder, [pair.prompt for pair in records.train])
     return {
         "steps": trainer.state.global_step,
@@ -182,11 +182,7 @@ def judge_pairs(
         batch_size: sequences of one forward pass.
         context: ranks.
     """
-    mine = range(context.world.rank, len(pairs.chosen), context.world.world_size)
-    was_training = model.training
-    model.eval()
-    chosen = score_sequences(model, [pairs.chosen[i] for i in mine], pad_id, batch_size).tolist()
-    rejected = score_sequences(model, [pairs.rejected[i] for i in mine], pad_id, batch_size).tolist()
-    model.train(was_training)
-    rows = sorted(gather_all(list(zip(mine, chosen, rejected, strict=True))))
-    return [row[1] for row in rows], [row[2] for row in rows]
+    chosen, rejected = (
+        score_on_all_ranks(model, side, pad_id, batch_size, context) for side in (pairs.chosen, pairs.rejected)
+    )
+    return chosen, rejected

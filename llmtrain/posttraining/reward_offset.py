@@ -9,9 +9,9 @@ from llmtrain.config.reward import GenerationConfig
 from llmtrain.conversations.records import Preference, Prompt
 from llmtrain.posttraining.answers import answer_prompts, encode_prompts, find_room, mix_prompts
 from llmtrain.posttraining.chat import ChatTokenizer
-from llmtrain.posttraining.context import StageContext, gather_all
+from llmtrain.posttraining.context import StageContext
 from llmtrain.posttraining.models import load_causal_model
-from llmtrain.posttraining.rewards import score_sequences
+from llmtrain.posttraining.rewards import score_on_all_ranks
 
 _ANSWERS = 256
 
@@ -63,10 +63,5 @@ def compute_offset(
     Source:
         Stiennon et al. 2020, section 3.4: rewards are shifted so that such answers have mean zero.
     """
-    mine = range(context.world.rank, len(sequences), context.world.world_size)
-    was_training = model.training
-    model.eval()
-    scores = score_sequences(model, [sequences[i] for i in mine], pad_id, batch_size).tolist()
-    model.train(was_training)
-    rows = sorted(gather_all(list(zip(mine, scores, strict=True))))
-    return float(torch.tensor([score for _, score in rows], dtype=torch.float64).mean())
+    scores = score_on_all_ranks(model, sequences, pad_id, batch_size, context)
+    return float(torch.tensor(scores, dtype=torch.float64).mean())

@@ -21,6 +21,8 @@ from llmtrain.config.ppo import FunctionReward, ModelReward
 from llmtrain.config.reward import ScoreFunction
 from llmtrain.errors import ConfigError, DataError
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
+from llmtrain.posttraining.context import StageContext, gather_all
+from llmtrain.posttraining.generation import generating
 from llmtrain.posttraining.models import check_same_tokenizer, load_reward_model
 
 OFFSET = "reward_offset"  # in the configuration of a reward model: what makes its mean on the fine-tuned model zero
@@ -145,6 +147,24 @@ def score_sequences(model: Any, sequences: Sequence[Sequence[int]], pad_id: int,
         chosen = order[start : start + batch_size]
         scores[chosen] = _score_batch(model, [sequences[i] for i in chosen], pad_id, device).double().cpu()
     return scores
+
+
+def score_on_all_ranks(
+    model: Any, sequences: Sequence[Sequence[int]], pad_id: int, batch_size: int, context: StageContext
+) -> list[float]:
+    """Scores as of `score_sequences`, each rank making its share; all ranks call it and get all.
+
+    Args:
+        model: whole on this rank; it is in the mode it was in afterwards.
+        sequences: token ids without padding.
+        pad_id: fills up.
+        batch_size: sequences of one forward pass.
+        context: ranks.
+    """
+    mine = range(context.world.rank, len(sequences), context.world.world_size)
+    with generating(model):
+        scores = score_sequences(model, [sequences[i] for i in mine], pad_id, batch_size).tolist()
+    return [score for _, score in sorted(gather_all(list(zip(mine, scores, strict=True))))]
 
 
 def _score_batch(model: Any, rows: list[Sequence[int]], pad_id: int, device: torch.device) -> torch.Tensor:
