@@ -70,11 +70,7 @@ def check_conversation(row: Row, key: str, messages: Sequence[Message]) -> tuple
     Raises:
         RowError: they begin or end otherwise.
     """
-    _check_start(row, key, messages)
-    if messages[-1].role != "assistant":
-        problem, remedy = f"ends with role '{messages[-1].role}'", "A conversation ends with the assistant's answer."
-        raise row.refuse(key, problem, remedy, _REASON)
-    return tuple(messages)
+    return _check_ends(row, key, messages, "assistant", "A conversation ends with the assistant's answer.")
 
 
 def check_prompt(row: Row, key: str, messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -83,10 +79,13 @@ def check_prompt(row: Row, key: str, messages: Sequence[Message]) -> tuple[Messa
     Raises:
         RowError: they begin or end otherwise.
     """
+    return _check_ends(row, key, messages, "user", "A prompt ends with what the user says.")
+
+
+def _check_ends(row: Row, key: str, messages: Sequence[Message], last: Role, remedy: str) -> tuple[Message, ...]:
     _check_start(row, key, messages)
-    if messages[-1].role != "user":
-        problem, remedy = f"ends with role '{messages[-1].role}'", "A prompt ends with what the user says."
-        raise row.refuse(key, problem, remedy, _REASON)
+    if messages[-1].role != last:
+        raise row.refuse(key, f"ends with role '{messages[-1].role}'", remedy, _REASON)
     return tuple(messages)
 
 

@@ -111,6 +111,13 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
             )
 
 
+class WithoutModelCard:
+    """For trainers of TRL: no page about the trainer in every checkpoint; the card is written with the model."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Called by TRL before it saves."""
+
+
 def describe_line(step: int, steps: int | None, metrics: Mapping[str, float]) -> str:
     """One line for the terminal: the step and the first numbers by their short names."""
     shown = [(name.partition("/")[2].replace("_", " "), value) for name, value in metrics.items()]

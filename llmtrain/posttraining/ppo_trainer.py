@@ -33,7 +33,7 @@ from llmtrain.losses.policy import (
     compute_value_loss,
 )
 from llmtrain.posttraining.answers import to_answers
-from llmtrain.posttraining.callback import describe_line
+from llmtrain.posttraining.callback import WithoutModelCard, describe_line
 from llmtrain.posttraining.chat import ChatTokenizer
 from llmtrain.posttraining.context import StageContext, gather_all, sum_over_ranks
 from llmtrain.posttraining.experience import Experience, Row, build_experience, explain_variance
@@ -54,7 +54,7 @@ _PROMPTS, _RESPONSES, _MINI_BATCHES = 1, 2, 3
 _SHOWN = ("ppo/score", "ppo/kl", "ppo/response_tokens", "ppo/ended_fraction", "ppo/entropy", "perf/samples_per_second")
 
 
-class PpoTrainer(PPOTrainer):  # type: ignore[misc]
+class PpoTrainer(WithoutModelCard, PPOTrainer):  # type: ignore[misc]
     """One rank of PPO.
 
     Args:
@@ -92,9 +92,6 @@ class PpoTrainer(PPOTrainer):  # type: ignore[misc]
         with _replaced(PolicyAndValueWrapper=PolicyAndValue, prepare_deepspeed=_keep_whole):
             super().__init__(processing_class=chat.tokenizer, reward_model=torch.nn.Identity(), **options)
         self.ref_model.eval()
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the card is written with the model."""
 
     def train(self, resume_from_checkpoint: str | None = None) -> None:
         """Roll out, judge, update, until the steps are done, a guard holds or a signal came."""

@@ -8,8 +8,8 @@ from typing import Any, Generic
 from llmtrain.config.records import RecordsConfig
 from llmtrain.conversations.read import Records, read_conversations, read_preferences, read_prompts
 from llmtrain.conversations.records import Conversation, Preference, Prompt
-from llmtrain.conversations.split import RecordT, find_shared_prompts, normalize, split_held_out
-from llmtrain.errors import ConfigError, DataError
+from llmtrain.conversations.split import RecordT, normalize, split_held_out
+from llmtrain.errors import ConfigError
 
 
 @dataclass
@@ -78,7 +78,7 @@ def _read_split(
 
     Raises:
         ConfigError: there is no source.
-        DataError: a source cannot be read, or a held-out prompt stands in training under another source.
+        DataError: a source cannot be read.
     """
     if not data:
         raise ConfigError(f"{key}: no source. Name files there, or add section `instructions` to make some.")
@@ -90,15 +90,12 @@ def _read_split(
         result.held_out += held_out
         result.left_out.update(records.left_out)
         result.files += [(source, str(path), digest) for path, digest in records.files]
-    shared = set(find_shared_prompts(result.train, result.held_out)) if fraction else set()
-    if shared:
-        # A prompt of two sources: the hash holds it out in both, unless a minimum was filled up in one.
-        before = len(result.train)
-        held = {normalize(item.prompt) for item in result.held_out}
-        result.train = [item for item in result.train if normalize(item.prompt) not in held]
-        result.left_out["prompt is held out in another source"] += before - len(result.train)
-        if find_shared_prompts(result.train, result.held_out):
-            raise DataError(f"{key}: held-out prompts stand in the training records. Remove repeats from the sources.")
+    # A prompt of two sources: the hash holds it out in both, unless a minimum was filled up in one.
+    held = {normalize(item.prompt) for item in result.held_out}
+    kept = [item for item in result.train if normalize(item.prompt) not in held]
+    if len(kept) < len(result.train):
+        result.left_out["prompt is held out in another source"] += len(result.train) - len(kept)
+        result.train = kept
     return result
 
 

@@ -12,7 +12,7 @@ from llmtrain.config.reward import GenerationConfig, RewardConfig
 from llmtrain.conversations.records import Message, Preference
 from llmtrain.conversations.split import find_shared_prompts
 from llmtrain.errors import ConfigError, DataError
-from llmtrain.posttraining.callback import StageCallback, quieten
+from llmtrain.posttraining.callback import StageCallback, WithoutModelCard, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.context import StageContext
 from llmtrain.posttraining.finish import save_trained, take_weights
@@ -104,11 +104,8 @@ def _build_trainer(
     from trl import RewardConfig as Arguments
     from trl import RewardTrainer
 
-    class Trainer(RewardTrainer):  # type: ignore[misc]
+    class Trainer(WithoutModelCard, RewardTrainer):  # type: ignore[misc]
         """TRL's, without a page about itself in every checkpoint."""
-
-        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-            """Nothing: the card is written with the model."""
 
     arguments = Arguments(
         **build_arguments("reward", section, context.checkpoints, context.config.run.seed, context.world),

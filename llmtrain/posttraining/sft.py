@@ -11,7 +11,7 @@ import torch
 from llmtrain.config.sft import SftConfig
 from llmtrain.data.labels import IGNORE_INDEX
 from llmtrain.errors import ConfigError
-from llmtrain.posttraining.callback import StageCallback, quieten
+from llmtrain.posttraining.callback import StageCallback, WithoutModelCard, quieten
 from llmtrain.posttraining.chat import load_chat_tokenizer
 from llmtrain.posttraining.checkpoints import check_ranks, find_checkpoint, remove_torn
 from llmtrain.posttraining.context import StageContext, sum_over_ranks
@@ -51,11 +51,8 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
     if records.held_out:
         held_out = encode_conversations(chat, records.held_out, *limits, training=len(train.input_ids))
 
-    class Trainer(SFTTrainer):  # type: ignore[misc]
+    class Trainer(WithoutModelCard, SFTTrainer):  # type: ignore[misc]
         """TRL's, without a page about itself in every checkpoint."""
-
-        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-            """Nothing: the card is written with the model."""
 
     arguments = Arguments(
         **build_arguments("sft", section, context.checkpoints, context.config.run.seed, context.world),

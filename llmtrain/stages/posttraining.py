@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BEST_NAME = "best"  # what ppo keeps while guards may still end it
-
 
 def launch_stage(config: PosttrainingConfig, name: PosttrainingStage, num_ranks: int) -> int:
     """Check, then run the stage on this machine, in processes of its own.
@@ -68,7 +66,7 @@ def run_stage(config: PosttrainingConfig, name: PosttrainingStage, world: World)
             logger.info("%s: finished before with the same inputs", folder)
         return 0
 
-    from llmtrain.posttraining.context import StageContext
+    from llmtrain.posttraining.context import BEST, StageContext
     from llmtrain.posttraining.start import joined_ranks
 
     section = getattr(fill_in(config), name)
@@ -92,7 +90,7 @@ def run_stage(config: PosttrainingConfig, name: PosttrainingStage, world: World)
                 draw_alignment(summary, folder / PICTURE_NAME)
             writer.log_event("finished")
             _remember(folder, inputs, finished=True)
-            shutil.rmtree(folder / BEST_NAME, ignore_errors=True)
+            shutil.rmtree(folder / BEST, ignore_errors=True)
     return 0
 
 

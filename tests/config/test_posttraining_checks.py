@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from llmtrain.config.loader import load_config, load_stage_config
+from llmtrain.config.posttraining_checks import check_posttraining
 from llmtrain.errors import ConfigError
 from tests.helpers.configs import write_tiny_config
 
@@ -107,7 +108,7 @@ def test_a_whole_run_is_checked_alike_and_all_contradictions_are_told_at_once(tm
     ],
 )
 def test_what_just_fits_together_is_accepted(overrides: list[str], tmp_path: Path) -> None:
-    load_stage_config([write(tmp_path)], overrides)
+    assert list(check_posttraining(load_stage_config([write(tmp_path)], overrides).config)) == []
 
 
 @pytest.mark.parametrize(
