@@ -12,10 +12,11 @@ import numpy as np
 
 from llmtrain.config.reward import GenerationConfig
 from llmtrain.conversations.records import Prompt
+from llmtrain.data.permutation import derive_key
 from llmtrain.errors import CheckpointError, ConfigError
 from llmtrain.posttraining.chat import ChatTokenizer, naming
 from llmtrain.posttraining.context import StageContext, gather_all
-from llmtrain.posttraining.generation import Rollout, draw_responses, make_key
+from llmtrain.posttraining.generation import Rollout, draw_responses
 from llmtrain.posttraining.rewards import Answered
 from llmtrain.posttraining.statistics import count_distinct, describe_mean
 
@@ -103,7 +104,7 @@ def mix_prompts(
         rows: their ids.
         seed: of the run.
     """
-    generator = np.random.Generator(np.random.Philox(key=make_key(seed, _ORDER_KEY)))
+    generator = np.random.Generator(np.random.Philox(key=derive_key(seed, _ORDER_KEY)))
     order = generator.permutation(len(prompts)).tolist()
     return [prompts[i] for i in order], [rows[i] for i in order]
 
@@ -150,7 +151,7 @@ def answer_prompts(
     answers: list[Answer] = []
     for start in range(0, len(mine), batch_size):
         places = mine[start : start + batch_size]
-        keys = [make_key(context.config.run.seed, _EVALUATION_KEY, place) for place in places]
+        keys = [derive_key(context.config.run.seed, _EVALUATION_KEY, place) for place in places]
         chosen = [rows[place] for place in places]
         rollout = draw_responses(model, chosen, keys, generation, chat.eos_id, chat.pad_id)
         answers += to_answers(chat, places, [show_prompt(prompts[place]) for place in places], chosen, rollout)

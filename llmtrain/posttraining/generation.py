@@ -13,12 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from llmtrain.config.reward import GenerationConfig
 
-_MASK = (1 << 64) - 1
+# Constants of splitmix64, as int64.
+_GOLDEN, _FIRST, _SECOND = (
+    0x9E3779B97F4A7C15 - (1 << 64),
+    0xBF58476D1CE4E5B9 - (1 << 64),
+    0x94D049BB133111EB - (1 << 64),
+)
 
 
 @dataclass(frozen=True)
@@ -35,19 +39,29 @@ class Rollout:
     """True at tokens of the response, the one that ends it included."""
 
 
-def make_key(*parts: int) -> int:
-    """A key out of whole numbers: seed, step, index of the sample."""
-    key = 0
-    for part in parts:
-        key = (key * 0x9E3779B97F4A7C15 + part + 1) & _MASK
-        key ^= key >> 29
-    return key
+def draw_exponentials(keys_B: torch.Tensor, position: int, size: int) -> torch.Tensor:
+    """Exponentially distributed numbers of mean 1, one for each key and token; float64 (B, size).
+
+    Args:
+        keys_B: 64-bit keys as int64, see `derive_key`.
+        position: of the token in its response.
+        size: of the vocabulary.
+
+    Source:
+        splitmix64, Steele, Lea and Flood 2014: its stream from a start that key and position choose.
+    """
+    counters_V = torch.arange(1, max(size, position + 1) + 1, device=keys_B.device) * _GOLDEN
+    starts_B = _scramble(keys_B + counters_V[position])
+    bits_BV = _scramble(starts_B[:, None] + counters_V[:size])
+    uniforms_BV = ((bits_BV >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
+    return -torch.log1p(-uniforms_BV)
 
 
-def draw_uniforms(keys: Sequence[int], count: int) -> torch.Tensor:
-    """Numbers in [0, 1), `count` for each key; float64 (keys, count)."""
-    rows = [np.random.Generator(np.random.Philox(key=key)).random(count) for key in keys]
-    return torch.from_numpy(np.stack(rows))
+def _scramble(values: torch.Tensor) -> torch.Tensor:
+    """The finish of splitmix64 on int64, whose arithmetic wraps as that of unsigned numbers does."""
+    for shift, factor in ((30, _FIRST), (27, _SECOND)):
+        values = (values ^ ((values >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return values ^ ((values >> 31) & ((1 << 33) - 1))
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> torch.Tensor:
@@ -81,7 +95,7 @@ def draw_responses(
     Args:
         model: a causal model of `transformers`.
         prompts: token ids; at least one each.
-        keys: one for each prompt, see `make_key`.
+        keys: 64 bits for each prompt, see `derive_key`.
         generation: temperature, top-k, top-p and length.
         eos_id: ends a response.
         pad_id: fills up.
@@ -89,7 +103,7 @@ def draw_responses(
     device = next(model.parameters()).device
     prompt_ids = pad_left(prompts, pad_id).to(device)
     mask = (pad_left([[1] * len(prompt) for prompt in prompts], 0)).to(device)
-    uniforms = draw_uniforms(keys, generation.max_new_tokens).to(device)
+    keys_B = torch.tensor([key - (1 << 64) if key >> 63 else key for key in keys], device=device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     step_ids, cache, next_position = prompt_ids, None, positions[:, -1:] + 1
     is_open = torch.ones(len(prompts), dtype=torch.bool, device=device)
@@ -106,7 +120,8 @@ def draw_responses(
             )
             cache = output.past_key_values
             logprobs_BV = torch.log_softmax(output.logits[:, -1].float() / generation.temperature, dim=-1)
-            chosen = choose_tokens(logprobs_BV, uniforms[:, i], generation)
+            exponentials_BV = draw_exponentials(keys_B, i, logprobs_BV.shape[-1])
+            chosen = choose_tokens(logprobs_BV, exponentials_BV, generation)
             ids.append(torch.where(is_open, chosen, pad_id))
             logprobs.append(torch.where(is_open, logprobs_BV.gather(1, chosen[:, None])[:, 0], 0.0))
             opens.append(is_open)
@@ -119,12 +134,17 @@ def draw_responses(
     return Rollout(prompt_ids, torch.stack(ids, 1), torch.stack(logprobs, 1), torch.stack(opens, 1))
 
 
-def choose_tokens(logprobs_BV: torch.Tensor, uniforms_B: torch.Tensor, generation: GenerationConfig) -> torch.Tensor:
-    """One token for each row by inversion of the distribution that top-k and top-p leave.
+def choose_tokens(
+    logprobs_BV: torch.Tensor, exponentials_BV: torch.Tensor, generation: GenerationConfig
+) -> torch.Tensor:
+    """One token for each row of the distribution that top-k and top-p leave: the first in a race of exponential clocks.
+
+    Rounding changes the winner only where two clocks ring within it, however many tokens there are. Inversion of the
+    cumulative distribution would be cheaper, and every border between two tokens would be a place where it can change.
 
     Args:
         logprobs_BV: log-probabilities.
-        uniforms_B: in [0, 1), float64.
+        exponentials_BV: of mean 1, float64, see `draw_exponentials`.
         generation: `top_k` and `top_p`.
 
     Returns:
@@ -139,7 +159,4 @@ def choose_tokens(logprobs_BV: torch.Tensor, uniforms_B: torch.Tensor, generatio
         before = ordered.cumsum(-1) - ordered
         ordered = ordered.where(before < generation.top_p * ordered.sum(-1, keepdim=True), 0.0)
         probabilities_BV = torch.zeros_like(ordered).scatter(1, places, ordered)
-    cumulative_BV = probabilities_BV.cumsum(-1)
-    thresholds = uniforms_B[:, None] * cumulative_BV[:, -1:]
-    # The first token whose cumulative probability exceeds the threshold; one of probability zero never does so first.
-    return torch.searchsorted(cumulative_BV, thresholds, right=True)[:, 0].clamp(max=logprobs_BV.shape[-1] - 1)
+    return torch.where(probabilities_BV > 0, exponentials_BV / probabilities_BV, torch.inf).argmin(-1)

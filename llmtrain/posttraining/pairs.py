@@ -9,6 +9,7 @@ import numpy as np
 
 from llmtrain.config.reward import SampledPairsConfig
 from llmtrain.conversations.records import Message, Preference, Prompt
+from llmtrain.data.permutation import derive_key
 from llmtrain.errors import DataError
 from llmtrain.posttraining.answers import (
     Answer,
@@ -22,7 +23,7 @@ from llmtrain.posttraining.answers import (
 )
 from llmtrain.posttraining.chat import ChatTokenizer, naming
 from llmtrain.posttraining.context import StageContext, gather_all
-from llmtrain.posttraining.generation import draw_responses, make_key
+from llmtrain.posttraining.generation import draw_responses
 from llmtrain.posttraining.records import describe_empty
 from llmtrain.posttraining.rewards import load_function
 
@@ -148,7 +149,7 @@ def sample_pairs(
         places = list(mine[start : start + batch_size])
         sides = []
         for side in (0, 1):
-            keys = [make_key(seed, _PAIRS, place, side) for place in places]
+            keys = [derive_key(seed, _PAIRS, place, side) for place in places]
             chosen = [rows[place % len(rows)] for place in places]
             texts = [show_prompt(kept[place % len(kept)]) for place in places]
             rollout = draw_responses(model, chosen, keys, config.generation, chat.eos_id, chat.pad_id)
@@ -180,7 +181,7 @@ def _label(
         if not first.response.strip() or not second.response.strip():
             left_out["an answer without words"] += 1
             continue
-        turned = np.random.Generator(np.random.Philox(key=make_key(seed, _NOISE, place))).random() < noise
+        turned = np.random.Generator(np.random.Philox(key=derive_key(seed, _NOISE, place))).random() < noise
         chosen, rejected = (first, second) if (one > other) != turned else (second, first)
         prompt = prompts[place % len(prompts)]
         texts, ids = (chosen.response, rejected.response), (chosen.ids, rejected.ids)

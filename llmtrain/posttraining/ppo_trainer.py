@@ -25,6 +25,7 @@ from trl.experimental.ppo import PPOTrainer, ppo_trainer
 from trl.models.utils import unwrap_model_for_generation
 
 from llmtrain.config.ppo import GuardsConfig, PpoConfig
+from llmtrain.data.permutation import derive_key
 from llmtrain.errors import DivergenceError
 from llmtrain.losses.policy import (
     adapt_coefficient,
@@ -37,7 +38,7 @@ from llmtrain.posttraining.callback import WithoutModelCard, describe_line
 from llmtrain.posttraining.chat import ChatTokenizer
 from llmtrain.posttraining.context import StageContext, gather_all, sum_over_ranks
 from llmtrain.posttraining.experience import Experience, Row, build_experience, explain_variance
-from llmtrain.posttraining.generation import draw_responses, make_key
+from llmtrain.posttraining.generation import draw_responses
 from llmtrain.posttraining.policy_and_value import (
     PolicyAndValue,
     Sequences,
@@ -149,7 +150,7 @@ class PpoTrainer(WithoutModelCard, PPOTrainer):  # type: ignore[misc]
         self, models: Any, places: list[int], prompts: list[tuple[list[int], str]], clock: "_Clock"
     ) -> list[Row]:
         chat, temperature = self._chat, self._section.generation.temperature
-        keys = [make_key(self.args.seed, _RESPONSES, place) for place in places]
+        keys = [derive_key(self.args.seed, _RESPONSES, place) for place in places]
         ids, texts = [prompt for prompt, _ in prompts], [text for _, text in prompts]
         rollout = draw_responses(models.policy, ids, keys, self._section.generation, chat.eos_id, chat.pad_id)
         answers = to_answers(chat, places, texts, ids, rollout)
@@ -201,7 +202,7 @@ class PpoTrainer(WithoutModelCard, PPOTrainer):  # type: ignore[misc]
         sums: dict[str, float] = defaultdict(float)
         norms: list[float] = []
         for epoch in range(section.epochs):
-            key = make_key(self.args.seed, _MINI_BATCHES, self.state.global_step, epoch)
+            key = derive_key(self.args.seed, _MINI_BATCHES, self.state.global_step, epoch)
             order = np.random.Generator(np.random.Philox(key=key)).permutation(count)
             for start in range(0, count, size):
                 places = order[start : start + size]
@@ -343,7 +344,7 @@ def describe_experience(experience: Experience, kl_coefficient: float) -> dict[s
 
 @functools.lru_cache(maxsize=2)  # a rollout may lie in two epochs
 def _order_prompts(seed: int, epoch: int, count: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    return np.random.Generator(np.random.Philox(key=make_key(seed, _PROMPTS, epoch))).permutation(count)
+    return np.random.Generator(np.random.Philox(key=derive_key(seed, _PROMPTS, epoch))).permutation(count)
 
 
 class _Clock:

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from llmtrain.config.reward import GenerationConfig
-from llmtrain.posttraining.generation import Rollout, choose_tokens, draw_responses, draw_uniforms, make_key, pad_left
+from llmtrain.posttraining.generation import Rollout, choose_tokens, draw_exponentials, draw_responses, pad_left
 from llmtrain.posttraining.policy_and_value import compute_logprobs, join_rows
 
 EOS, PAD, NEVER = 2, 3, -1
 PROMPTS = [[1, 50, 60, 70], [1, 80], [1, *range(20, 45)], [1, 90, 91, 92, 93, 94, 95]]
-KEYS = [make_key(7, place) for place in range(4)]
+KEYS = [100 + place for place in range(4)]
 # float32 sums in another order; draws lie further apart than this from where a token would change.
 ROUNDING = 1e-5
 TWELVE = GenerationConfig(max_new_tokens=12)
@@ -48,10 +48,11 @@ def test_responses_are_those_of_a_loop_without_cache_and_padding(models: dict[st
     generation = GenerationConfig(max_new_tokens=12, temperature=0.8, top_k=50, top_p=0.95)
     rollout = draw(models, family, [0, 1, 2, 3], generation)
     for place, prompt in enumerate(PROMPTS):
-        ids, uniforms = list(prompt), draw_uniforms([KEYS[place]], 12)
+        ids, key = list(prompt), torch.tensor([KEYS[place]])
         for i in range(12):
             logits = models[family](input_ids=torch.tensor([ids]), use_cache=False).logits[:, -1].float() / 0.8
-            ids.append(int(choose_tokens(logits.log_softmax(-1), uniforms[:, i], generation)))
+            clocks = draw_exponentials(key, i, logits.shape[-1])
+            ids.append(int(choose_tokens(logits.log_softmax(-1), clocks, generation)))
         assert show(rollout, place) == ids[len(prompt) :]
 
 
@@ -134,27 +135,39 @@ def test_prompts_are_padded_on_the_left() -> None:
     assert pad_left([[5, 6, 7], [8]], PAD).tolist() == [[5, 6, 7], [PAD, PAD, 8]]
 
 
-def test_keys_of_neighbours_never_meet_and_draws_are_a_function_of_the_key() -> None:
-    keys = [make_key(seed, step, place) for seed in range(10) for step in range(20) for place in range(50)]
-    assert len(set(keys)) == len(keys)
-    assert all(0 <= key < 1 << 64 for key in keys)
-    assert make_key(1, 2) != make_key(2, 1)
-    rows = draw_uniforms([5, 6, 5], 100)
+def test_draws_are_exponential_and_a_function_of_key_and_position() -> None:
+    keys = torch.tensor([5, 6, 5, -7])
+    rows = draw_exponentials(keys, 3, 20_000)
     assert torch.equal(rows[0], rows[2])
-    assert torch.equal(draw_uniforms([6], 10)[0], rows[1, :10])
-    assert not torch.equal(rows[0], rows[1])
-    assert ((rows >= 0) & (rows < 1)).all()
-    correlation = float(torch.corrcoef(draw_uniforms(keys[:2], 10_000))[0, 1])
-    # Five standard deviations.
-    assert abs(correlation) < 0.05
+    assert torch.equal(draw_exponentials(keys[1:2], 3, 10)[0], rows[1, :10])
+    assert not torch.equal(rows[0], draw_exponentials(keys, 4, 20_000)[0])
+    assert (rows >= 0).all()
+    # Mean, variance and independence within five standard deviations.
+    assert (rows.mean(1) - 1).abs().max() < 5 / 20_000**0.5
+    assert (rows.var(1) - 1).abs().max() < 5 * (8 / 20_000) ** 0.5
+    assert torch.corrcoef(torch.stack([rows[0], rows[1], rows[3]])).fill_diagonal_(0).abs().max() < 5 / 20_000**0.5
+    # The quartiles of the distribution, not only its moments.
+    assert [float((rows[0] < math.log(4 / k)).double().mean()) for k in (3, 2, 1)] == pytest.approx(
+        [0.25, 0.5, 0.75], abs=5 * (0.25 / 20_000) ** 0.5
+    )
+
+
+def test_rounding_of_a_large_vocabulary_changes_next_to_no_token() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(400, 20_000, generator=generator) * 2
+    clocks = draw_exponentials(torch.arange(400), 0, 20_000)
+    noisy = logits + 1e-6 * torch.randn(logits.shape, generator=generator)
+    first, second = (choose_tokens(row.log_softmax(-1), clocks, GenerationConfig()) for row in (logits, noisy))
+    # Inversion of the cumulative distribution changes several of these.
+    assert (first != second).sum() == 0
 
 
 PROBABILITIES = torch.tensor([0.05, 0.4, 0.0, 0.25, 0.3], dtype=torch.float64)
 
 
-def choose(uniforms: torch.Tensor, **settings: Any) -> torch.Tensor:
-    rows = PROBABILITIES.log().expand(len(uniforms), -1)
-    return choose_tokens(rows, uniforms, GenerationConfig(**settings))
+def choose(clocks: torch.Tensor, **settings: Any) -> torch.Tensor:
+    rows = PROBABILITIES.log().expand(len(clocks), -1)
+    return choose_tokens(rows, clocks, GenerationConfig(**settings))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +192,7 @@ def test_top_k_and_top_p_keep_the_likeliest_and_draw_as_their_probabilities_say(
     settings: dict[str, Any], kept: list[int]
 ) -> None:
     count = 20_000
-    found = torch.bincount(choose(draw_uniforms([11], count)[0], **settings), minlength=5).double()
+    found = torch.bincount(choose(draw_exponentials(torch.arange(count), 11, 5), **settings), minlength=5).double()
     assert found.nonzero()[:, 0].tolist() == kept
     expected = torch.zeros(5, dtype=torch.float64)
     expected[kept] = PROBABILITIES[kept] / PROBABILITIES[kept].sum() * count
@@ -189,10 +202,11 @@ def test_top_k_and_top_p_keep_the_likeliest_and_draw_as_their_probabilities_say(
 
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 3}, {"top_p": 0.8}, {"top_k": 3, "top_p": 0.8}])
-def test_the_ends_of_the_unit_interval_draw_tokens_that_are_possible(settings: dict[str, Any]) -> None:
-    ends = torch.tensor([0.0, math.nextafter(1.0, 0.0)], dtype=torch.float64)
-    first, last = (int(i) for i in choose(ends, **settings))
-    assert (first, last) == (0 if settings == {} else 1, 4)
+def test_the_ends_of_the_distribution_draw_tokens_that_are_possible(settings: dict[str, Any]) -> None:
+    latest = -math.log(2.0**-53)
+    clocks = torch.tensor([[0.0] * 5, [latest] * 5], dtype=torch.float64)
+    first, last = (int(i) for i in choose(clocks, **settings))
+    assert (first, last) == (0 if settings == {} else 1, 1)
 
 
 def test_temperature_sharpens_and_flattens(models: dict[str, Any]) -> None:
