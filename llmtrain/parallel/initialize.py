@@ -29,10 +29,13 @@ def initialize_deepspeed(
         DeepSpeed's engine.
     """
     import deepspeed  # its import reads DS_ACCELERATOR, which start_distributed sets
+    from deepspeed.runtime import torch_autocast
     from deepspeed.utils import groups
 
     # ZeRO++'s groups of an engine before this one: DeepSpeed would share out these weights by them, too.
     groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
+    # Autocast of an engine before this one: ZeRO would sum these gradients in the format of their weights.
+    torch_autocast.TORCH_AUTOCAST_INITIALIZED = False
     module.to(device)
     if config.training.compile:
         for block in blocks:

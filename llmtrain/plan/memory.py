@@ -29,13 +29,13 @@ from llmtrain.plan.activations import (
 from llmtrain.plan.model_shape import ModelShape
 from llmtrain.plan.parameters import Weight, find_stages, list_rank_weights
 from llmtrain.plan.workload import Workload
+from llmtrain.plan.zero import is_persistent, pad_groups, pad_weight
 
 Verdict = Literal["fits", "tight", "does not fit"]
 
 GIB = 2**30
 _REDUCE_BUCKET_ELEMENTS = 500_000_000
 """DeepSpeed's default `reduce_bucket_size`; ZeRO 1-3 allocate it whole."""
-_ALIGNMENT = 2
 _CONTEXT_BYTES = 1.5 * GIB
 """CUDA's context, cuBLAS and NCCL on a GPU."""
 _FRAGMENTATION = 0.05
@@ -117,15 +117,11 @@ def compute_state_bytes(work: Workload, weights: Sequence[Weight]) -> tuple[floa
     if work.zero_stage == 0:
         return size * held, 0.0, 2 * FLOAT32 * held, size * held
     if work.zero_stage == 3:
-        shared = sum(-(-weight.elements // work.data_parallel_size) for weight in weights)
-        persistent = sum(weight.elements for weight in weights if weight.elements < work.zero3_persistent_below)
+        shared = sum(pad_weight(weight, work.data_parallel_size) for weight in weights) // work.data_parallel_size
+        persistent = sum(weight.elements for weight in weights if is_persistent(work, weight))
         parameters = size * (shared + (persistent if work.data_parallel_size > 1 else 0))
         return parameters, FLOAT32 * shared, 2 * FLOAT32 * shared, size * shared
-    padded = 0
-    for is_vector in (False, True):
-        group = sum(weight.elements for weight in weights if weight.is_vector == is_vector)
-        multiple = _ALIGNMENT * work.data_parallel_size
-        padded += -(-group // multiple) * multiple
+    padded = sum(pad_groups(weights, work.data_parallel_size))
     shared = padded // work.data_parallel_size
     gradients = size * (held if work.zero_stage == 1 else _count_largest_share(work, weights))
     return size * padded, FLOAT32 * shared, 2 * FLOAT32 * shared, gradients
@@ -134,10 +130,9 @@ def compute_state_bytes(work: Workload, weights: Sequence[Weight]) -> tuple[floa
 def _count_largest_share(work: Workload, weights: Sequence[Weight]) -> int:
     """Elements of gradients that ZeRO-2 leaves on the rank with most: whole ones of every weight its share touches."""
     most = [0] * work.data_parallel_size
-    for is_vector in (False, True):
+    for is_vector, padded in zip((False, True), pad_groups(weights, work.data_parallel_size), strict=True):
         group = [weight.elements for weight in weights if weight.is_vector == is_vector]
-        multiple = _ALIGNMENT * work.data_parallel_size
-        share = -(-sum(group) // multiple) * multiple // work.data_parallel_size
+        share = padded // work.data_parallel_size
         end = 0
         for elements in group:
             first, end = end, end + elements

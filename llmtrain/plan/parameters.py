@@ -5,6 +5,7 @@ In: `ModelShape`, tensor- and pipeline-parallel sizes. Out: counts of elements. 
 """
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -57,56 +58,60 @@ def count_padding(shape: ModelShape) -> int:
     return (shape.padded_vocab_size - shape.vocab_size) * shape.hidden_size
 
 
-def list_unit_weights(shape: ModelShape, unit: int, tensor: int = 1, has_head: bool = True) -> Iterator[Weight]:
-    """The weights of one unit on one tensor-parallel rank, as `parallel.local_model` builds them.
+def list_unit_layers(
+    shape: ModelShape, unit: int, tensor: int = 1, has_head: bool = True
+) -> Iterator[tuple[Weight, ...]]:
+    """The weights of each layer of one unit on one tensor-parallel rank, as `parallel.local_model` builds them.
 
     Args:
         shape: of the whole model.
         unit: 0 the embedding, 1 ... num_layers a block, num_layers + 1 the output.
         tensor: tensor-parallel size.
         has_head: whether the output holds a projection of its own (untied, or the copy of a tied one).
+
+    Yields:
+        Layers in the order of their use; those of a block: norm, query_key_value, output, norm, up, down.
     """
     hidden, rows = shape.hidden_size, shape.padded_vocab_size // tensor
     if unit == 0:
-        yield Weight("token embedding", rows * hidden)
+        yield (Weight("token embedding", rows * hidden),)
         if shape.family == "gpt2":
-            yield Weight("positions", shape.max_sequence_length * hidden)
+            yield (Weight("positions", shape.max_sequence_length * hidden),)
     elif unit <= shape.num_layers:
-        yield from _list_block_weights(shape, tensor)
+        yield from _list_block_layers(shape, tensor)
     else:
-        yield from _list_norm(shape)
+        yield _list_norm(shape)
         if has_head:
-            yield Weight("output projection", rows * hidden)
+            yield (Weight("output projection", rows * hidden),)
 
 
-def _list_block_weights(shape: ModelShape, tensor: int) -> Iterator[Weight]:
+def list_unit_weights(shape: ModelShape, unit: int, tensor: int = 1, has_head: bool = True) -> Iterator[Weight]:
+    """The weights of one unit on one tensor-parallel rank; arguments as of `list_unit_layers`."""
+    return itertools.chain.from_iterable(list_unit_layers(shape, unit, tensor, has_head))
+
+
+def _list_block_layers(shape: ModelShape, tensor: int) -> Iterator[tuple[Weight, ...]]:
     hidden, inner = shape.hidden_size, shape.intermediate_size // tensor
     query = shape.num_attention_heads // tensor * shape.head_dim
     key_value = 2 * max(1, shape.num_key_value_heads // tensor) * shape.head_dim
     has_bias = shape.family == "gpt2"
-    yield from _list_norm(shape)
-    if tensor > shape.num_key_value_heads:
-        yield Weight("attention", query * hidden)
-        yield Weight("attention", key_value * hidden)
-    else:
-        yield Weight("attention", (query + key_value) * hidden)
-    if has_bias:
-        yield Weight("attention", query + key_value, is_vector=True)
-    yield Weight("attention", query * hidden)
-    if has_bias:
-        yield Weight("attention", hidden, is_vector=True)
-    yield from _list_norm(shape)
-    yield Weight("feed-forward", (1 if has_bias else 2) * inner * hidden)
-    if has_bias:
-        yield Weight("feed-forward", inner, is_vector=True)
-    yield Weight("feed-forward", inner * hidden)
-    if has_bias:
-        yield Weight("feed-forward", hidden, is_vector=True)
+
+    def layer(component: Component, *matrices: int, bias: int) -> tuple[Weight, ...]:
+        vectors = (Weight(component, bias, is_vector=True),) if has_bias else ()
+        return (*(Weight(component, elements) for elements in matrices), *vectors)
+
+    shared = tensor > shape.num_key_value_heads
+    fused = (query * hidden, key_value * hidden) if shared else ((query + key_value) * hidden,)
+    yield _list_norm(shape)
+    yield layer("attention", *fused, bias=query + key_value)
+    yield layer("attention", query * hidden, bias=hidden)
+    yield _list_norm(shape)
+    yield layer("feed-forward", (1 if has_bias else 2) * inner * hidden, bias=inner)
+    yield layer("feed-forward", inner * hidden, bias=hidden)
 
 
-def _list_norm(shape: ModelShape) -> Iterator[Weight]:
-    for _ in range(2 if shape.family == "gpt2" else 1):
-        yield Weight("norms", shape.hidden_size, is_vector=True)
+def _list_norm(shape: ModelShape) -> tuple[Weight, ...]:
+    return (Weight("norms", shape.hidden_size, is_vector=True),) * (2 if shape.family == "gpt2" else 1)
 
 
 def find_stages(pipeline_rank: int, pipeline: int, borders: Sequence[int]) -> tuple[int, ...]:
