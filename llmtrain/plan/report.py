@@ -10,6 +10,7 @@ from llmtrain.plan.estimate import Estimate
 from llmtrain.plan.flops import compute_flops_per_token
 from llmtrain.plan.parameters import count_padding, count_parameters
 
+_NEVER_SECONDS = 1e6 * 365 * 86_400
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"))
 
 
@@ -28,8 +29,8 @@ class Row:
 
 
 def describe_seconds(seconds: float) -> str:
-    """`5.2 ms`, `3.1 s`, `4.5 hours`, `12.3 days`."""
-    if math.isinf(seconds):
+    """`5.2 ms`, `3.1 s`, `4.5 hours`, `12.3 days`; `never` from a million years on."""
+    if seconds >= _NEVER_SECONDS:
         return "never"
     for size, name in ((86_400 * 3, "days"), (3600 * 2, "hours"), (120, "minutes")):
         if seconds >= size:
@@ -220,7 +221,14 @@ def _list_run(estimate: Estimate) -> list[Row]:
             "sqrt(2 x stall x time between failures), higher terms",
             "Daly 2006, equation 37; Young 1974",
         ),
-        Row("run", "goodput", found.goodput, f"{found.goodput:.1%}", "progress / time", "Daly 2006, equation 20"),
+        Row(
+            "run",
+            "goodput",
+            found.goodput,
+            f"{found.goodput:.1%}",
+            "progress / time; what is computed before a checkpoint is whole is lost with it",
+            "Daly 2006, equation 20",
+        ),
     ]
 
 

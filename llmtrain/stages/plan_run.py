@@ -26,6 +26,8 @@ def plan_run(
     explain: Annotated[bool, typer.Option("--explain", help="Formula and source beside each number.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     write: Annotated[Path | None, typer.Option(help="With --search: write the best layout as an overlay.")] = None,
+    simulate_failures: Annotated[bool, typer.Option("--simulate-failures", help="Play the run with failures.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="With --simulate-failures: of the failures.")] = 0,
 ) -> None:
     """What a run needs: memory of each rank, time of a step, days, money, energy; or the best layout for a cluster."""
     from llmtrain.config.cluster import load_cluster
@@ -34,6 +36,11 @@ def plan_run(
 
     if write is not None and not search:
         raise ConfigError("command line: --write needs --search: it writes the best layout found. Add --search.")
+    if simulate_failures and search:
+        raise ConfigError(
+            "command line: --simulate-failures plays one layout, --search ranks many. Write the best one with --search "
+            "--write FILE, then plan with -c FILE --simulate-failures."
+        )
     loaded = load_config([config, *(more or [])], overrides or []).config
     described = load_cluster(cluster)
     vocab_size = find_vocab_size(loaded)
@@ -51,10 +58,13 @@ def plan_run(
     if obstacles:
         raise ConfigError("\n".join(obstacles))
     estimate = build_estimate(loaded, build_plan(loaded, ranks, vocab_size), described)
-    if as_json:
-        typer.echo(json.dumps(_estimate_to_dict(estimate), indent=2))
-    else:
+    values = _estimate_to_dict(estimate)
+    if not as_json:
         print_estimate(estimate, explain)
+    if simulate_failures:
+        values["simulated_failures"] = _simulate(loaded, estimate, seed, as_json)
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
 
 
 def _estimate_to_dict(estimate: Any) -> dict[str, Any]:
@@ -70,6 +80,17 @@ def _estimate_to_dict(estimate: Any) -> dict[str, Any]:
         "pipeline_ranks": [{**dataclasses.asdict(memory), "total": memory.total} for memory in estimate.memories],
     }
     return groups
+
+
+def _simulate(loaded: Any, estimate: Any, seed: int, as_json: bool) -> dict[str, Any]:
+    from llmtrain.plan.simulate import play_policies
+    from llmtrain.stages.plan_failures import failures_to_dict, print_failures
+    from llmtrain.stages.plan_tables import open_console
+
+    policies = play_policies(estimate, loaded.checkpoint.save_every_steps, seed)
+    if not as_json:
+        print_failures(open_console(), policies, estimate, seed)
+    return failures_to_dict(policies, estimate, seed)
 
 
 def _search(

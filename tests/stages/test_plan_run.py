@@ -8,22 +8,18 @@ from typing import Any
 
 import pytest
 
-from llmtrain import __main__ as door
 from llmtrain.config.cluster import CLUSTER_FOLDER
 from llmtrain.config.loader import load_config
 from llmtrain.plan.memory import RankMemory
 from llmtrain.stages.plan_tables import draw_memory_bar
+from tests.helpers.door import call_door
 
 GPT3 = "configs/pretrain/gpt3_175b.yaml"
 
 
 def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
     """Exit code and everything printed."""
-    monkeypatch.setattr(sys, "argv", ["llmtrain", "plan", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        door.main()
-    printed = capsys.readouterr()
-    return caught.value.code, printed.out + printed.err
+    return call_door(["plan", *arguments], monkeypatch, capsys)
 
 
 def test_the_tables_hold_parameters_memory_time_and_cost(
