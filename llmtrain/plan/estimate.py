@@ -11,6 +11,7 @@ from llmtrain.config.root import Config
 from llmtrain.plan.build import Plan
 from llmtrain.plan.cost import Cost, compute_cost
 from llmtrain.plan.memory import RankMemory, Verdict, compute_checkpoint_bytes, judge, list_rank_memories
+from llmtrain.plan.reading import Reading, compute_reading
 from llmtrain.plan.reliability import Reliability, compute_reliability
 from llmtrain.plan.step_time import StepTime, compute_model_flops_utilization, compute_step_time
 from llmtrain.plan.workload import Workload, build_workload
@@ -29,6 +30,7 @@ class Estimate:
     memories: tuple[RankMemory, ...]
     """Of each pipeline rank."""
     step: StepTime
+    reading: Reading
     checkpoint_bytes: int
     reliability: Reliability
     cost: Cost
@@ -84,6 +86,7 @@ def build_estimate(config: Config, plan: Plan, cluster: ClusterConfig) -> Estima
         cluster=cluster,
         memories=tuple(list_rank_memories(work, is_cpu=cluster.device.kind == "cpu")),
         step=step,
+        reading=compute_reading(config, plan, step.total),
         checkpoint_bytes=checkpoint_bytes,
         reliability=reliability,
         cost=compute_cost(cluster.cost, plan.world_size, _add_interruptions(seconds, reliability)),

@@ -56,7 +56,8 @@ def _count(number: float) -> str:
 
 def list_rows(estimate: Estimate) -> list[Row]:
     """Every number of an estimate except memory, which is a table of its own."""
-    return [*_list_model(estimate), *_list_layout(estimate), *_list_time(estimate), *_list_run(estimate)]
+    groups = (_list_model, _list_layout, _list_time, _list_data, _list_run)
+    return [row for list_group in groups for row in list_group(estimate)]
 
 
 def _list_model(estimate: Estimate) -> list[Row]:
@@ -158,6 +159,28 @@ def _list_time(estimate: Estimate) -> list[Row]:
             f"{estimate.model_flops_utilization:.1%} (causal attention)",
             "model FLOPs / (seconds x ranks x peak)",
             "PaLM, Chowdhery et al. 2022, appendix B",
+        ),
+    ]
+
+
+def _list_data(estimate: Estimate) -> list[Row]:
+    reading = estimate.reading
+    told = "hidden by prefetching" if reading.is_hidden else "longer than the step: training waits for it"
+    return [
+        Row(
+            "data",
+            "read_bytes_per_second",
+            reading.bytes_per_second,
+            f"{describe_bytes(reading.bytes_per_second)}/s by all ranks",
+            "2 bytes (4 above 65,536 ids) x tokens / (step x data ranks) x ranks: each reads its replica's tokens",
+        ),
+        Row(
+            "data",
+            "loader_seconds",
+            reading.seconds,
+            f"{describe_seconds(reading.seconds)} a step, {told}",
+            "tokens / data ranks / 38.7M tokens/s (best_fit: 23.0M) + sequences x 5.9 microseconds, in a thread",
+            "measured: docs/results/loader_cpu.json, docs/data-order.md",
         ),
     ]
 

@@ -51,16 +51,19 @@ def plan_run(
     from llmtrain.plan.build import build_plan
     from llmtrain.plan.estimate import build_estimate
     from llmtrain.plan.feasible import choose_world_size, find_obstacles
-    from llmtrain.stages.plan_tables import print_estimate
+    from llmtrain.stages.plan_sources import find_mixture_use, print_sources, sources_to_dict
+    from llmtrain.stages.plan_tables import open_console, print_estimate
 
     ranks = world_size or choose_world_size(loaded, described)
     obstacles = find_obstacles(loaded, ranks, described)
     if obstacles:
         raise ConfigError("\n".join(obstacles))
     estimate = build_estimate(loaded, build_plan(loaded, ranks, vocab_size), described)
-    values = _estimate_to_dict(estimate)
+    use = find_mixture_use(loaded, estimate.plan)
+    values = _estimate_to_dict(estimate) | {"mixture": sources_to_dict(use)}
     if not as_json:
         print_estimate(estimate, explain)
+        print_sources(open_console(), use, loaded.data)
     if simulate_failures:
         values["simulated_failures"] = _simulate(loaded, estimate, seed, as_json)
     if as_json:

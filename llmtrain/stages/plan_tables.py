@@ -76,7 +76,7 @@ def print_estimate(estimate: Estimate, explain: bool) -> None:
 
 
 def _name(key: str) -> str:
-    for unit in ("_seconds", "_bytes", "_mwh", "_tonnes"):
+    for unit in ("_seconds", "_bytes_per_second", "_bytes", "_mwh", "_tonnes"):
         key = key.removesuffix(unit)
     return key.replace("_", " ")
 

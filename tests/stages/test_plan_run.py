@@ -32,6 +32,7 @@ def test_the_tables_hold_parameters_memory_time_and_cost(
     assert "fits" in printed
     assert "MWh" in printed
     assert "save_every_steps=" in printed
+    assert "a step, hidden by prefetching" in printed
 
 
 def test_explain_names_formulas_and_sources(
