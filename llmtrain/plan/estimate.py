@@ -63,7 +63,7 @@ class Estimate:
     @property
     def train_seconds(self) -> float:
         """From start to end, interruptions included."""
-        return _add_interruptions(self.compute_seconds, self.reliability)
+        return add_interruptions(self.compute_seconds, self.reliability)
 
 
 def build_estimate(config: Config, plan: Plan, cluster: ClusterConfig) -> Estimate:
@@ -78,8 +78,9 @@ def build_estimate(config: Config, plan: Plan, cluster: ClusterConfig) -> Estima
     step = compute_step_time(work, cluster)
     checkpoint_bytes = compute_checkpoint_bytes(plan.shape)
     seconds = plan.train_steps * step.total
-    stall = _ASYNCHRONOUS_STALL if config.checkpoint.asynchronous else 1.0
-    reliability = compute_reliability(cluster, plan.world_size, seconds, checkpoint_bytes, stall)
+    reliability = compute_reliability(
+        cluster, plan.world_size, seconds, checkpoint_bytes, choose_stall_fraction(config)
+    )
     return Estimate(
         plan=plan,
         work=work,
@@ -89,10 +90,15 @@ def build_estimate(config: Config, plan: Plan, cluster: ClusterConfig) -> Estima
         reading=compute_reading(config, plan, step.total),
         checkpoint_bytes=checkpoint_bytes,
         reliability=reliability,
-        cost=compute_cost(cluster.cost, plan.world_size, _add_interruptions(seconds, reliability)),
+        cost=compute_cost(cluster.cost, plan.world_size, add_interruptions(seconds, reliability)),
     )
 
 
-def _add_interruptions(seconds: float, reliability: Reliability) -> float:
+def choose_stall_fraction(config: Config) -> float:
+    """Share of a save during which training stands still."""
+    return _ASYNCHRONOUS_STALL if config.checkpoint.asynchronous else 1.0
+
+
+def add_interruptions(seconds: float, reliability: Reliability) -> float:
     """Time with what failures cost; infinite where they leave no progress."""
     return seconds / reliability.goodput if reliability.goodput else math.inf

@@ -47,7 +47,8 @@ def describe_bytes(size: float) -> str:
     return f"{size / 2**10:,.1f} KiB"
 
 
-def _count(number: float) -> str:
+def describe_count(number: float) -> str:
+    """`175B`, `1.26M`: three digits and a unit."""
     for size, name in _UNITS:
         if number >= size:
             return f"{number / size:.3g}{name}"
@@ -64,7 +65,7 @@ def _list_model(estimate: Estimate) -> list[Row]:
     plan = estimate.plan
     shape, length = plan.shape, plan.sequence_length
     counts = count_parameters(shape)
-    parts = ", ".join(f"{name} {_count(count)}" for name, count in counts.items() if count)
+    parts = ", ".join(f"{name} {describe_count(count)}" for name, count in counts.items() if count)
     recompute = estimate.work.recompute
     done = compute_flops_per_token(shape, length, "causal", "full" if recompute == "full" else "none")
     return [
@@ -82,7 +83,7 @@ def _list_model(estimate: Estimate) -> list[Row]:
             "model",
             "model_flops_per_token",
             plan.flops_per_token,
-            f"{_count(plan.flops_per_token)} (causal attention)",
+            f"{describe_count(plan.flops_per_token)} (causal attention)",
             "6 x multiply-adds; attention: half of the score matrix",
             "PaLM, Chowdhery et al. 2022, appendix B",
         ),
@@ -90,7 +91,7 @@ def _list_model(estimate: Estimate) -> list[Row]:
             "model",
             "hardware_flops_per_token",
             done,
-            f"{_count(done)} with {recompute} recompute",
+            f"{describe_count(done)} with {recompute} recompute",
             "full: + one forward pass of every block; selective repeats no matrix product",
             "Narayanan et al. 2021, equation 3",
         ),
@@ -104,7 +105,7 @@ def _list_layout(estimate: Estimate) -> list[Row]:
     sizes += f"{plan.pipeline_parallel_size}, ZeRO {plan.zero_stage}"
     batch = f"{plan.global_batch_size:,} sequences = {plan.micro_batch_size} x {plan.data_parallel_size} ranks x "
     batch += f"{plan.gradient_accumulation_steps} micro-batches; {plan.tokens_per_step:,} tokens"
-    steps = f"{plan.train_steps:,} steps, {_count(plan.train_tokens)} tokens"
+    steps = f"{plan.train_steps:,} steps, {describe_count(plan.train_tokens)} tokens"
     return [
         Row("layout", "cluster", estimate.cluster.name, estimate.cluster.name, "configs/clusters"),
         Row("layout", "world_size", plan.world_size, f"{plan.world_size:,} = {sizes}", "data x tensor x pipeline"),

@@ -28,6 +28,7 @@ def plan_run(
     write: Annotated[Path | None, typer.Option(help="With --search: write the best layout as an overlay.")] = None,
     simulate_failures: Annotated[bool, typer.Option("--simulate-failures", help="Play the run with failures.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="With --simulate-failures: of the failures.")] = 0,
+    scaling: Annotated[Path | None, typer.Option(help="Draw strong and weak scaling to this PNG file.")] = None,
 ) -> None:
     """What a run needs: memory of each rank, time of a step, days, money, energy; or the best layout for a cluster."""
     from llmtrain.config.cluster import load_cluster
@@ -41,11 +42,22 @@ def plan_run(
             "command line: --simulate-failures plays one layout, --search ranks many. Write the best one with --search "
             "--write FILE, then plan with -c FILE --simulate-failures."
         )
+    if scaling is not None and scaling.suffix != ".png":
+        raise ConfigError(f"command line: --scaling {scaling}: the picture is a PNG. Give a file that ends in .png.")
     loaded = load_config([config, *(more or [])], overrides or []).config
     described = load_cluster(cluster)
     vocab_size = find_vocab_size(loaded)
     if search:
-        _search(loaded, described, world_size or described.num_devices, vocab_size, config, write, as_json)
+        ranks = world_size or described.num_devices
+        values = _search(loaded, described, ranks, vocab_size, config, write, as_json)
+        if scaling is not None:
+            from llmtrain.plan.scaling import scale_searched
+            from llmtrain.stages.plan_scaling import tell_scaling
+
+            curves = scale_searched(loaded, described, ranks, vocab_size)
+            values["scaling"] = tell_scaling(curves, loaded, described, scaling, as_json)
+        if as_json:
+            typer.echo(json.dumps(values, indent=2))
         return
 
     from llmtrain.plan.build import build_plan
@@ -66,6 +78,11 @@ def plan_run(
         print_sources(open_console(), use, loaded.data)
     if simulate_failures:
         values["simulated_failures"] = _simulate(loaded, estimate, seed, as_json)
+    if scaling is not None:
+        from llmtrain.plan.scaling import scale_configured
+        from llmtrain.stages.plan_scaling import tell_scaling
+
+        values["scaling"] = tell_scaling(scale_configured(loaded, estimate), loaded, described, scaling, as_json)
     if as_json:
         typer.echo(json.dumps(values, indent=2))
 
@@ -98,7 +115,7 @@ def _simulate(loaded: Any, estimate: Any, seed: int, as_json: bool) -> dict[str,
 
 def _search(
     loaded: Any, described: Any, ranks: int, vocab_size: int, config: Path, write: Path | None, as_json: bool
-) -> None:
+) -> dict[str, Any]:
     from llmtrain.plan.search import keep_runnable, search_layouts
     from llmtrain.stages.plan_tables import print_proposals
 
@@ -115,16 +132,14 @@ def _search(
         raise ConfigError(explain_no_layout(loaded, ranks, described, result))
     if write is not None:
         _write_overlay(best[0].overlay, config, write, ranks, described.name)
-    if as_json:
-        rows = [
-            {"overlay": found.overlay, "step_seconds": found.step.total, "memory_bytes": found.memory.total,
-             "step": dataclasses.asdict(found.step), "memory": dataclasses.asdict(found.memory)}
-            for found in best
-        ]  # fmt: skip
-        counts = {"tried": result.tried, "too_large": result.too_large}
-        typer.echo(json.dumps({"world_size": ranks, **counts, "proposals": rows}, indent=2))
-    else:
+    if not as_json:
         print_proposals(best, result, described)
+    rows = [
+        {"overlay": found.overlay, "step_seconds": found.step.total, "memory_bytes": found.memory.total,
+         "step": dataclasses.asdict(found.step), "memory": dataclasses.asdict(found.memory)}
+        for found in best
+    ]  # fmt: skip
+    return {"world_size": ranks, "tried": result.tried, "too_large": result.too_large, "proposals": rows}
 
 
 def _write_overlay(overlay: dict[str, Any], config: Path, path: Path, ranks: int, cluster: str) -> None:

@@ -1,6 +1,8 @@
 """`llmtrain plan --simulate-failures`: its tables, its JSON, its ends."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,15 @@ def test_many_layouts_are_not_played(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "--simulate-failures plays one layout, --search ranks many. Write the best one with --search --write" in (
         printed
     )
+
+
+def test_plays_and_pictures_start_without_torch(tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.argv = ["llmtrain", *{ARGUMENTS!r}, "--scaling", {str(tmp_path / "x.png")!r}]
+from llmtrain.__main__ import app
+app(standalone_mode=False)
+assert not {{"torch", "deepspeed", "transformers", "mlflow"}} & set(sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

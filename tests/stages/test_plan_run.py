@@ -149,7 +149,7 @@ import sys
 sys.argv = ["llmtrain", "plan", "{GPT3}"]
 from llmtrain.__main__ import app
 app(standalone_mode=False)
-assert not {{"torch", "deepspeed", "numpy", "transformers"}} & set(sys.modules)
+assert not {{"torch", "deepspeed", "numpy", "matplotlib", "transformers"}} & set(sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -1,11 +1,15 @@
 """What `llmtrain plan` tells of the data, before and after it is prepared."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import llmtrain
 from tests.helpers.door import call_door
 
 PLAN = ["plan", "tiny.yaml", "--cluster", "two_core_cpu"]
@@ -67,3 +71,17 @@ def test_a_source_that_would_be_read_too_often_is_refused(
     assert code == 4
     assert "data.sources.json" in printed
     assert "max_epochs is 0.001" in printed
+
+
+def test_epochs_are_told_without_torch(own_project: Path) -> None:
+    code = f"""
+import sys
+sys.argv = ["llmtrain", *{PLAN!r}]
+from llmtrain.__main__ import app
+app(standalone_mode=False)
+assert not {{"torch", "deepspeed", "transformers"}} & set(sys.modules)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(str(llmtrain.__file__)).parents[1])}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "tokens drawn" in result.stdout
