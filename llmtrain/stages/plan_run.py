@@ -27,7 +27,7 @@ def plan_run(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     write: Annotated[Path | None, typer.Option(help="With --search: write the best layout as an overlay.")] = None,
     simulate_failures: Annotated[bool, typer.Option("--simulate-failures", help="Play the run with failures.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="With --simulate-failures: of the failures.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="With --simulate-failures; default: 0.")] = None,
     scaling: Annotated[Path | None, typer.Option(help="Draw strong and weak scaling to this PNG file.")] = None,
 ) -> None:
     """What a run needs: memory of each rank, time of a step, days, money, energy; or the best layout for a cluster."""
@@ -42,6 +42,8 @@ def plan_run(
             "command line: --simulate-failures plays one layout, --search ranks many. Write the best one with --search "
             "--write FILE, then plan with -c FILE --simulate-failures."
         )
+    if seed is not None and not simulate_failures:
+        raise ConfigError("command line: --seed needs --simulate-failures: it decides them. Add --simulate-failures.")
     if scaling is not None and scaling.suffix != ".png":
         raise ConfigError(f"command line: --scaling {scaling}: the picture is a PNG. Give a file that ends in .png.")
     loaded = load_config([config, *(more or [])], overrides or []).config
@@ -77,7 +79,7 @@ def plan_run(
         print_estimate(estimate, explain)
         print_sources(open_console(), use, loaded.data)
     if simulate_failures:
-        values["simulated_failures"] = _simulate(loaded, estimate, seed, as_json)
+        values["simulated_failures"] = _simulate(loaded, estimate, seed or 0, as_json)
     if scaling is not None:
         from llmtrain.plan.scaling import scale_configured
         from llmtrain.stages.plan_scaling import tell_scaling

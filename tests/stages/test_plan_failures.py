@@ -74,6 +74,7 @@ def test_a_run_that_makes_no_progress_is_given_up_with_the_reason(
         "Checkpoints every 1,000 steps: 200 of 200 plays were given up after 1,000 failures, the median of them with 0 "
         "of 95,368 steps kept." in printed
     )
+    assert printed.count("never, 0.0%") == 2  # of Daly's formula: longer than a million years
     assert "A failure comes every 8.79 s; a restart takes 10.0 minutes" in printed
     assert "Lower checkpoint.save_every_steps" in printed
     _, printed = call_door([*arguments, "--json"], monkeypatch, capsys)

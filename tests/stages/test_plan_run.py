@@ -116,6 +116,7 @@ def test_what_is_needed_at_the_start_is_told_where_it_is_the_most(
         (["--world-size", "8192", "--search"], "Choose at most 4,096"),
         (["--world-size", "16", "--search"], "the smallest needs"),
         (["--write", "x.yaml"], "--write needs --search"),
+        (["--seed", "3"], "--seed needs --simulate-failures: it decides them. Add --simulate-failures."),
         (["--cluster", "dgx_h20"], "Did you mean 'dgx_h200'?"),
         (["model.num_layers=0"], "'model.num_layers' = 0"),
     ],
