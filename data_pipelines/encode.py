@@ -21,7 +21,8 @@ from data_pipelines.fill_in_the_middle import Part, rearrange
 from data_pipelines.gigatoken_encoder import GigatokenEncoder
 from data_pipelines.splits import SPLITS, is_validation
 from llmtrain.config.corpus import Accelerator, FillInTheMiddle
-from llmtrain.shards.format import ShardHeader, choose_bytes_per_token
+from llmtrain.shards.format import ShardHeader
+from llmtrain.shards.manifest import choose_bytes_per_token
 from llmtrain.shards.origins import Origin
 from llmtrain.tokenizer.sentencepiece_tokenizer import Tokenizer
 from llmtrain.tokenizer.special_tokens import FILL_IN_THE_MIDDLE_SYMBOLS

@@ -61,6 +61,10 @@ class SampleOrder:
             start, count = start + taken, count - taken
         return Samples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
+    def count_sources(self, samples: int) -> NDArray[np.int64]:
+        """How many of the first `samples` samples, at least one, are of each source."""
+        return self._count_until(int(np.searchsorted(self._first_samples, samples, "left")) - 1, samples)
+
     def _compute_block(self, stage: int, block: int) -> Samples:
         sources, before = self._draw_sources(stage, block)
         epochs, windows = np.empty(BLOCK_SAMPLES, np.int64), np.empty(BLOCK_SAMPLES, np.int64)

@@ -11,6 +11,7 @@ from llmtrain.config.root import Config
 from llmtrain.plan.build import Plan
 from llmtrain.plan.cost import Cost, compute_cost
 from llmtrain.plan.memory import RankMemory, Verdict, compute_checkpoint_bytes, judge, list_rank_memories
+from llmtrain.plan.reading import Reading, compute_reading
 from llmtrain.plan.reliability import Reliability, compute_reliability
 from llmtrain.plan.step_time import StepTime, compute_model_flops_utilization, compute_step_time
 from llmtrain.plan.workload import Workload, build_workload
@@ -29,6 +30,7 @@ class Estimate:
     memories: tuple[RankMemory, ...]
     """Of each pipeline rank."""
     step: StepTime
+    reading: Reading
     checkpoint_bytes: int
     reliability: Reliability
     cost: Cost
@@ -61,7 +63,7 @@ class Estimate:
     @property
     def train_seconds(self) -> float:
         """From start to end, interruptions included."""
-        return _add_interruptions(self.compute_seconds, self.reliability)
+        return add_interruptions(self.compute_seconds, self.reliability)
 
 
 def build_estimate(config: Config, plan: Plan, cluster: ClusterConfig) -> Estimate:
@@ -76,20 +78,27 @@ def build_estimate(config: Config, plan: Plan, cluster: ClusterConfig) -> Estima
     step = compute_step_time(work, cluster)
     checkpoint_bytes = compute_checkpoint_bytes(plan.shape)
     seconds = plan.train_steps * step.total
-    stall = _ASYNCHRONOUS_STALL if config.checkpoint.asynchronous else 1.0
-    reliability = compute_reliability(cluster, plan.world_size, seconds, checkpoint_bytes, stall)
+    reliability = compute_reliability(
+        cluster, plan.world_size, seconds, checkpoint_bytes, choose_stall_fraction(config)
+    )
     return Estimate(
         plan=plan,
         work=work,
         cluster=cluster,
         memories=tuple(list_rank_memories(work, is_cpu=cluster.device.kind == "cpu")),
         step=step,
+        reading=compute_reading(config, plan, step.total),
         checkpoint_bytes=checkpoint_bytes,
         reliability=reliability,
-        cost=compute_cost(cluster.cost, plan.world_size, _add_interruptions(seconds, reliability)),
+        cost=compute_cost(cluster.cost, plan.world_size, add_interruptions(seconds, reliability)),
     )
 
 
-def _add_interruptions(seconds: float, reliability: Reliability) -> float:
+def choose_stall_fraction(config: Config) -> float:
+    """Share of a save during which training stands still."""
+    return _ASYNCHRONOUS_STALL if config.checkpoint.asynchronous else 1.0
+
+
+def add_interruptions(seconds: float, reliability: Reliability) -> float:
     """Time with what failures cost; infinite where they leave no progress."""
     return seconds / reliability.goodput if reliability.goodput else math.inf

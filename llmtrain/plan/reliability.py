@@ -21,6 +21,8 @@ class Reliability:
     mean_seconds_between_failures: float
     save_seconds: float
     """One checkpoint at the bandwidth of the storage."""
+    stall_seconds: float
+    """Of it, how long training stands still."""
     best_interval_seconds: float
     """Between checkpoints, for the least time lost."""
     goodput: float
@@ -32,6 +34,9 @@ def compute_reliability(
 ) -> Reliability:
     """Expected failures and the best interval of checkpoints.
 
+    A checkpoint that is written beside training is not whole when training goes on: what was computed meanwhile is lost
+    with it, whatever the interval, and counts as part of the restart.
+
     Args:
         cluster: failure rate, restart time, bandwidth of storage.
         devices: of the run.
@@ -41,14 +46,14 @@ def compute_reliability(
     """
     limits = cluster.reliability
     save = checkpoint_bytes / (limits.storage_gb_per_second * 1e9)
+    stall = save * stall_fraction
     failures_per_second = limits.failures_per_device_hour * devices / 3600
     if failures_per_second == 0:
-        return Reliability(0.0, math.inf, save, math.inf, 1.0)
+        return Reliability(0.0, math.inf, save, stall, math.inf, 1.0)
     between = 1 / failures_per_second
-    stall = save * stall_fraction
     interval = compute_best_interval(stall, between)
-    goodput = compute_goodput(interval, stall, between, limits.restart_seconds)
-    return Reliability(train_seconds / between, between, save, interval, goodput)
+    goodput = compute_goodput(interval, stall, between, limits.restart_seconds + save - stall)
+    return Reliability(train_seconds / between, between, save, stall, interval, goodput)
 
 
 def compute_best_interval(save_seconds: float, mean_seconds_between_failures: float) -> float:
@@ -72,11 +77,13 @@ def compute_goodput(interval: float, save: float, between_failures: float, resta
         interval: seconds of computing between checkpoints.
         save: seconds that training stands still for each.
         between_failures: mean seconds between failures.
-        restart: seconds from a failure to the first step after it.
+        restart: seconds from a failure to the first step after it, and what each failure costs whatever the interval.
 
     Source:
         Daly 2006, equation 20: expected time T = M e^(R/M) (e^((t+d)/M) - 1) N / t.
     """
+    if math.isinf(between_failures):
+        return interval / (interval + save)
     exponent = (interval + save) / between_failures
     if exponent + restart / between_failures > _LARGEST_EXPONENT:
         return 0.0

@@ -10,6 +10,7 @@ from llmtrain.plan.estimate import Estimate
 from llmtrain.plan.flops import compute_flops_per_token
 from llmtrain.plan.parameters import count_padding, count_parameters
 
+_NEVER_SECONDS = 1e6 * 365 * 86_400
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"))
 
 
@@ -28,8 +29,8 @@ class Row:
 
 
 def describe_seconds(seconds: float) -> str:
-    """`5.2 ms`, `3.1 s`, `4.5 hours`, `12.3 days`."""
-    if math.isinf(seconds):
+    """`5.2 ms`, `3.1 s`, `4.5 hours`, `12.3 days`; `never` from a million years on."""
+    if seconds >= _NEVER_SECONDS:
         return "never"
     for size, name in ((86_400 * 3, "days"), (3600 * 2, "hours"), (120, "minutes")):
         if seconds >= size:
@@ -46,7 +47,8 @@ def describe_bytes(size: float) -> str:
     return f"{size / 2**10:,.1f} KiB"
 
 
-def _count(number: float) -> str:
+def describe_count(number: float) -> str:
+    """`175B`, `1.26M`: three digits and a unit."""
     for size, name in _UNITS:
         if number >= size:
             return f"{number / size:.3g}{name}"
@@ -55,14 +57,15 @@ def _count(number: float) -> str:
 
 def list_rows(estimate: Estimate) -> list[Row]:
     """Every number of an estimate except memory, which is a table of its own."""
-    return [*_list_model(estimate), *_list_layout(estimate), *_list_time(estimate), *_list_run(estimate)]
+    groups = (_list_model, _list_layout, _list_time, _list_data, _list_run)
+    return [row for list_group in groups for row in list_group(estimate)]
 
 
 def _list_model(estimate: Estimate) -> list[Row]:
     plan = estimate.plan
     shape, length = plan.shape, plan.sequence_length
     counts = count_parameters(shape)
-    parts = ", ".join(f"{name} {_count(count)}" for name, count in counts.items() if count)
+    parts = ", ".join(f"{name} {describe_count(count)}" for name, count in counts.items() if count)
     recompute = estimate.work.recompute
     done = compute_flops_per_token(shape, length, "causal", "full" if recompute == "full" else "none")
     return [
@@ -80,7 +83,7 @@ def _list_model(estimate: Estimate) -> list[Row]:
             "model",
             "model_flops_per_token",
             plan.flops_per_token,
-            f"{_count(plan.flops_per_token)} (causal attention)",
+            f"{describe_count(plan.flops_per_token)} (causal attention)",
             "6 x multiply-adds; attention: half of the score matrix",
             "PaLM, Chowdhery et al. 2022, appendix B",
         ),
@@ -88,7 +91,7 @@ def _list_model(estimate: Estimate) -> list[Row]:
             "model",
             "hardware_flops_per_token",
             done,
-            f"{_count(done)} with {recompute} recompute",
+            f"{describe_count(done)} with {recompute} recompute",
             "full: + one forward pass of every block; selective repeats no matrix product",
             "Narayanan et al. 2021, equation 3",
         ),
@@ -102,7 +105,7 @@ def _list_layout(estimate: Estimate) -> list[Row]:
     sizes += f"{plan.pipeline_parallel_size}, ZeRO {plan.zero_stage}"
     batch = f"{plan.global_batch_size:,} sequences = {plan.micro_batch_size} x {plan.data_parallel_size} ranks x "
     batch += f"{plan.gradient_accumulation_steps} micro-batches; {plan.tokens_per_step:,} tokens"
-    steps = f"{plan.train_steps:,} steps, {_count(plan.train_tokens)} tokens"
+    steps = f"{plan.train_steps:,} steps, {describe_count(plan.train_tokens)} tokens"
     return [
         Row("layout", "cluster", estimate.cluster.name, estimate.cluster.name, "configs/clusters"),
         Row("layout", "world_size", plan.world_size, f"{plan.world_size:,} = {sizes}", "data x tensor x pipeline"),
@@ -157,6 +160,28 @@ def _list_time(estimate: Estimate) -> list[Row]:
             f"{estimate.model_flops_utilization:.1%} (causal attention)",
             "model FLOPs / (seconds x ranks x peak)",
             "PaLM, Chowdhery et al. 2022, appendix B",
+        ),
+    ]
+
+
+def _list_data(estimate: Estimate) -> list[Row]:
+    reading = estimate.reading
+    told = "hidden by prefetching" if reading.is_hidden else "longer than the step: training waits for it"
+    return [
+        Row(
+            "data",
+            "read_bytes_per_second",
+            reading.bytes_per_second,
+            f"{describe_bytes(reading.bytes_per_second)}/s by all ranks",
+            "2 bytes (4 above 65,536 ids) x tokens / (step x data ranks) x ranks: each reads its replica's tokens",
+        ),
+        Row(
+            "data",
+            "loader_seconds",
+            reading.seconds,
+            f"{describe_seconds(reading.seconds)} a step, {told}",
+            "tokens / data ranks / 38.7M tokens/s (best_fit: 23.0M) + sequences x 5.9 microseconds, in a thread",
+            "measured: docs/results/loader_cpu.json, docs/data-order.md",
         ),
     ]
 
@@ -220,7 +245,14 @@ def _list_run(estimate: Estimate) -> list[Row]:
             "sqrt(2 x stall x time between failures), higher terms",
             "Daly 2006, equation 37; Young 1974",
         ),
-        Row("run", "goodput", found.goodput, f"{found.goodput:.1%}", "progress / time", "Daly 2006, equation 20"),
+        Row(
+            "run",
+            "goodput",
+            found.goodput,
+            f"{found.goodput:.1%}",
+            "progress / time; what is computed before a checkpoint is whole is lost with it",
+            "Daly 2006, equation 20",
+        ),
     ]
 
 

@@ -55,11 +55,6 @@ class ShardHeader:
         return _HEADER.pack(*fields).ljust(HEADER_BYTES, b"\0")
 
 
-def choose_bytes_per_token(vocab_size: int) -> int:
-    """2 where every id fits into uint16, else 4."""
-    return 2 if vocab_size <= 1 << 16 else 4
-
-
 def read_header(path: Path) -> ShardHeader:
     """Read and check the header and the size of a shard.
 

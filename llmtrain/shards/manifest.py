@@ -65,6 +65,11 @@ class ShardManifest(BaseModel):
         return sum(shard.document_count for shard in self.shards)
 
 
+def choose_bytes_per_token(vocab_size: int) -> int:
+    """2 where every id fits into uint16, else 4."""
+    return 2 if vocab_size <= 1 << 16 else 4
+
+
 def write_manifest(folder: Path, manifest: ShardManifest) -> None:
     """Write the manifest safely: it appears whole or not at all."""
     text = json.dumps(manifest.model_dump(), indent=1, ensure_ascii=False) + "\n"

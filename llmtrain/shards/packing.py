@@ -114,6 +114,14 @@ def build_pack_indexes(shards: ShardedTokens, sequence_length: int, part: int = 
     return written
 
 
+def count_packed_rows(shards: ShardedTokens, sequence_length: int) -> int | None:
+    """Rows of all shards; None where some shard is not packed yet."""
+    count = len(shards.manifest.shards)
+    if not all(_index_path(shards, shard, sequence_length).exists() for shard in range(count)):
+        return None
+    return sum(open_pack_index(shards, shard, sequence_length).num_rows for shard in range(count))
+
+
 def pack_shard(shards: ShardedTokens, shard: int, sequence_length: int) -> PackIndex:
     """The pack index of a shard: the one on disk, or else one in memory, for data that may not be written."""
     if _index_path(shards, shard, sequence_length).exists():

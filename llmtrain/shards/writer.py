@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmtrain.errors import DataError
-from llmtrain.shards.format import HEADER_BYTES, ShardHeader, choose_bytes_per_token
-from llmtrain.shards.manifest import OriginsEntry, ShardEntry, ShardManifest, write_manifest
+from llmtrain.shards.format import HEADER_BYTES, ShardHeader
+from llmtrain.shards.manifest import OriginsEntry, ShardEntry, ShardManifest, choose_bytes_per_token, write_manifest
 from llmtrain.shards.origins import Origin, OriginsWriter
 
 

@@ -26,6 +26,9 @@ def plan_run(
     explain: Annotated[bool, typer.Option("--explain", help="Formula and source beside each number.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     write: Annotated[Path | None, typer.Option(help="With --search: write the best layout as an overlay.")] = None,
+    simulate_failures: Annotated[bool, typer.Option("--simulate-failures", help="Play the run with failures.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="With --simulate-failures; default: 0.")] = None,
+    scaling: Annotated[Path | None, typer.Option(help="Draw strong and weak scaling to this PNG file.")] = None,
 ) -> None:
     """What a run needs: memory of each rank, time of a step, days, money, energy; or the best layout for a cluster."""
     from llmtrain.config.cluster import load_cluster
@@ -34,27 +37,56 @@ def plan_run(
 
     if write is not None and not search:
         raise ConfigError("command line: --write needs --search: it writes the best layout found. Add --search.")
+    if simulate_failures and search:
+        raise ConfigError(
+            "command line: --simulate-failures plays one layout, --search ranks many. Write the best one with --search "
+            "--write FILE, then plan with -c FILE --simulate-failures."
+        )
+    if seed is not None and not simulate_failures:
+        raise ConfigError("command line: --seed needs --simulate-failures: it decides them. Add --simulate-failures.")
+    if scaling is not None and scaling.suffix != ".png":
+        raise ConfigError(f"command line: --scaling {scaling}: the picture is a PNG. Give a file that ends in .png.")
     loaded = load_config([config, *(more or [])], overrides or []).config
     described = load_cluster(cluster)
     vocab_size = find_vocab_size(loaded)
     if search:
-        _search(loaded, described, world_size or described.num_devices, vocab_size, config, write, as_json)
+        ranks = world_size or described.num_devices
+        values = _search(loaded, described, ranks, vocab_size, config, write, as_json)
+        if scaling is not None:
+            from llmtrain.plan.scaling import scale_searched
+            from llmtrain.stages.plan_scaling import tell_scaling
+
+            curves = scale_searched(loaded, described, ranks, vocab_size)
+            values["scaling"] = tell_scaling(curves, loaded, described, scaling, as_json)
+        if as_json:
+            typer.echo(json.dumps(values, indent=2))
         return
 
     from llmtrain.plan.build import build_plan
     from llmtrain.plan.estimate import build_estimate
     from llmtrain.plan.feasible import choose_world_size, find_obstacles
-    from llmtrain.stages.plan_tables import print_estimate
+    from llmtrain.stages.plan_sources import find_mixture_use, print_sources, sources_to_dict
+    from llmtrain.stages.plan_tables import open_console, print_estimate
 
     ranks = world_size or choose_world_size(loaded, described)
     obstacles = find_obstacles(loaded, ranks, described)
     if obstacles:
         raise ConfigError("\n".join(obstacles))
     estimate = build_estimate(loaded, build_plan(loaded, ranks, vocab_size), described)
-    if as_json:
-        typer.echo(json.dumps(_estimate_to_dict(estimate), indent=2))
-    else:
+    use = find_mixture_use(loaded, estimate.plan)
+    values = _estimate_to_dict(estimate) | {"mixture": sources_to_dict(use)}
+    if not as_json:
         print_estimate(estimate, explain)
+        print_sources(open_console(), use, loaded.data)
+    if simulate_failures:
+        values["simulated_failures"] = _simulate(loaded, estimate, seed or 0, as_json)
+    if scaling is not None:
+        from llmtrain.plan.scaling import scale_configured
+        from llmtrain.stages.plan_scaling import tell_scaling
+
+        values["scaling"] = tell_scaling(scale_configured(loaded, estimate), loaded, described, scaling, as_json)
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
 
 
 def _estimate_to_dict(estimate: Any) -> dict[str, Any]:
@@ -72,9 +104,20 @@ def _estimate_to_dict(estimate: Any) -> dict[str, Any]:
     return groups
 
 
+def _simulate(loaded: Any, estimate: Any, seed: int, as_json: bool) -> dict[str, Any]:
+    from llmtrain.plan.simulate import play_policies
+    from llmtrain.stages.plan_failures import failures_to_dict, print_failures
+    from llmtrain.stages.plan_tables import open_console
+
+    policies = play_policies(estimate, loaded.checkpoint.save_every_steps, seed)
+    if not as_json:
+        print_failures(open_console(), policies, estimate, seed)
+    return failures_to_dict(policies, estimate, seed)
+
+
 def _search(
     loaded: Any, described: Any, ranks: int, vocab_size: int, config: Path, write: Path | None, as_json: bool
-) -> None:
+) -> dict[str, Any]:
     from llmtrain.plan.search import keep_runnable, search_layouts
     from llmtrain.stages.plan_tables import print_proposals
 
@@ -91,16 +134,14 @@ def _search(
         raise ConfigError(explain_no_layout(loaded, ranks, described, result))
     if write is not None:
         _write_overlay(best[0].overlay, config, write, ranks, described.name)
-    if as_json:
-        rows = [
-            {"overlay": found.overlay, "step_seconds": found.step.total, "memory_bytes": found.memory.total,
-             "step": dataclasses.asdict(found.step), "memory": dataclasses.asdict(found.memory)}
-            for found in best
-        ]  # fmt: skip
-        counts = {"tried": result.tried, "too_large": result.too_large}
-        typer.echo(json.dumps({"world_size": ranks, **counts, "proposals": rows}, indent=2))
-    else:
+    if not as_json:
         print_proposals(best, result, described)
+    rows = [
+        {"overlay": found.overlay, "step_seconds": found.step.total, "memory_bytes": found.memory.total,
+         "step": dataclasses.asdict(found.step), "memory": dataclasses.asdict(found.memory)}
+        for found in best
+    ]  # fmt: skip
+    return {"world_size": ranks, "tried": result.tried, "too_large": result.too_large, "proposals": rows}
 
 
 def _write_overlay(overlay: dict[str, Any], config: Path, path: Path, ranks: int, cluster: str) -> None:

@@ -51,6 +51,15 @@ def test_every_source_is_near_its_share_at_every_sample(shares: list[float]) -> 
             assert worst < (4 if (offset + 1) % SHUFFLED_SAMPLES == 0 else 20) * total
 
 
+def test_sources_are_counted_as_they_are_drawn_up_to_any_sample() -> None:
+    mixture = make_mixture([0.5, 0.3, 0.2])
+    mixture = Mixture(mixture.names, mixture.windows, (*mixture.stages, Stage(700, (1, 0, 3)), Stage(1500, (0, 1, 0))))
+    order = SampleOrder(mixture, seed=1)
+    for samples in (1, 511, 512, 699, 700, 701, 1499, 1500, 3000):
+        drawn = np.bincount(order.locate(0, samples).sources, minlength=3)
+        assert order.count_sources(samples).tolist() == drawn.tolist()
+
+
 def test_the_order_inside_a_block_has_no_period() -> None:
     order = SampleOrder(make_mixture([0.5, 0.3, 0.2]), seed=1)
     is_first = (order.locate(0, 200 * BLOCK_SAMPLES).sources == 0).astype(float)

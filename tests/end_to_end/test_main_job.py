@@ -31,6 +31,17 @@ def test_the_run_folder_tells_what_happened(run_folder: Path) -> None:
     assert events == ["started", "finished"]
 
 
+def test_the_plan_foretells_the_epochs_of_the_run(project: Path, run_folder: Path) -> None:
+    planned = run_command(project, "plan", "runs/main/config.yaml", "--cluster", "two_core_cpu", "--json")
+    assert planned.returncode == 0, planned.stderr
+    sources = {source["name"]: source for source in json.loads(planned.stdout)["mixture"]["sources"]}
+    told = json.loads((run_folder / "summary.json").read_text())["validation"]["by_source"]
+    assert sources.keys() == told.keys()
+    for name, row in told.items():  # the run divides by tokens, some of which are behind the last window
+        assert sources[name]["drawn_tokens"] / sources[name]["tokens"] == pytest.approx(row["epochs"])
+        assert sources[name]["epochs"] == pytest.approx(row["epochs"], rel=0.02)
+
+
 def test_mlflow_holds_what_the_run_folder_holds(run_folder: Path) -> None:
     from mlflow.tracking import MlflowClient
 

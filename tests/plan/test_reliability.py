@@ -1,12 +1,12 @@
 """Interruptions against a simulation and against the published count."""
 
 import math
-import random
 
 import pytest
 
 from llmtrain.config.cluster import load_cluster
 from llmtrain.plan.reliability import compute_best_interval, compute_goodput, compute_reliability
+from llmtrain.plan.simulate import RunTimes, play_runs
 
 CLUSTER = load_cluster("dgx_h100")
 
@@ -30,20 +30,15 @@ def test_no_other_interval_has_a_better_goodput(factor: float) -> None:
 
 def test_goodput_is_what_a_simulation_finds() -> None:
     save, between, restart = 60.0, 7_200.0, 600.0
-    interval = compute_best_interval(save, between)
-    generator, clock, done = random.Random(0), 0.0, 0.0
-    failure = generator.expovariate(1 / between)
-    while done < 3e7:
-        begun, clock = clock, clock + interval + save
-        if clock <= failure:
-            done += interval
-            continue
-        clock = max(begun, failure) + restart
-        failure = max(begun, failure) + generator.expovariate(1 / between)
-        while failure < clock:  # it fails again while it starts
-            clock = failure + restart
-            failure += generator.expovariate(1 / between)
-    assert compute_goodput(interval, save, between, restart) == pytest.approx(done / clock, rel=0.01)
+    interval = round(compute_best_interval(save, between))
+    times = RunTimes(1_500_000, 1.0, save, save, restart, between)
+    plays = play_runs(times, interval, seed=0, plays=20)
+    found = plays.computed.sum() / plays.wall.sum()
+    assert compute_goodput(float(interval), save, between, restart) == pytest.approx(found, rel=0.01)
+
+
+def test_goodput_without_failures_is_lost_to_saves_alone() -> None:
+    assert compute_goodput(90.0, 10.0, math.inf, 600.0) == 0.9
 
 
 def test_devices_that_never_fail_lose_nothing() -> None:

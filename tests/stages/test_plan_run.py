@@ -8,22 +8,18 @@ from typing import Any
 
 import pytest
 
-from llmtrain import __main__ as door
 from llmtrain.config.cluster import CLUSTER_FOLDER
 from llmtrain.config.loader import load_config
 from llmtrain.plan.memory import RankMemory
 from llmtrain.stages.plan_tables import draw_memory_bar
+from tests.helpers.door import call_door
 
 GPT3 = "configs/pretrain/gpt3_175b.yaml"
 
 
 def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
     """Exit code and everything printed."""
-    monkeypatch.setattr(sys, "argv", ["llmtrain", "plan", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        door.main()
-    printed = capsys.readouterr()
-    return caught.value.code, printed.out + printed.err
+    return call_door(["plan", *arguments], monkeypatch, capsys)
 
 
 def test_the_tables_hold_parameters_memory_time_and_cost(
@@ -36,6 +32,7 @@ def test_the_tables_hold_parameters_memory_time_and_cost(
     assert "fits" in printed
     assert "MWh" in printed
     assert "save_every_steps=" in printed
+    assert "a step, hidden by prefetching" in printed
 
 
 def test_explain_names_formulas_and_sources(
@@ -119,6 +116,7 @@ def test_what_is_needed_at_the_start_is_told_where_it_is_the_most(
         (["--world-size", "8192", "--search"], "Choose at most 4,096"),
         (["--world-size", "16", "--search"], "the smallest needs"),
         (["--write", "x.yaml"], "--write needs --search"),
+        (["--seed", "3"], "--seed needs --simulate-failures: it decides them. Add --simulate-failures."),
         (["--cluster", "dgx_h20"], "Did you mean 'dgx_h200'?"),
         (["model.num_layers=0"], "'model.num_layers' = 0"),
     ],
@@ -152,7 +150,7 @@ import sys
 sys.argv = ["llmtrain", "plan", "{GPT3}"]
 from llmtrain.__main__ import app
 app(standalone_mode=False)
-assert not {{"torch", "deepspeed", "numpy", "transformers"}} & set(sys.modules)
+assert not {{"torch", "deepspeed", "numpy", "matplotlib", "transformers"}} & set(sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
