@@ -7,10 +7,17 @@ import torch
 from llmtrain.config.parallel import ParallelConfig
 from llmtrain.config.root import Config
 from llmtrain.plan.build import Plan
+from llmtrain.plan.moments import REDUCE_BUCKET_ELEMENTS
 
 
-def build_deepspeed_config(config: Config, plan: Plan) -> dict[str, Any]:
-    """The dictionary given to `deepspeed.initialize`."""
+def build_deepspeed_config(config: Config, plan: Plan, held_elements: int) -> dict[str, Any]:
+    """The dictionary given to `deepspeed.initialize`.
+
+    Args:
+        config: the resolved configuration.
+        plan: batch arithmetic.
+        held_elements: of the parameters on this rank, before ZeRO shares them.
+    """
     precision = config.precision
     short = {"float32": "fp32", "bfloat16": "bf16"}
     result: dict[str, Any] = {
@@ -19,7 +26,7 @@ def build_deepspeed_config(config: Config, plan: Plan) -> dict[str, Any]:
         "gradient_accumulation_steps": plan.gradient_accumulation_steps,
         # Absent means 1.0. Stage 0 keeps no norm for us to log, so there the engine clips.
         "gradient_clipping": config.optimizer.max_grad_norm if plan.zero_stage > 0 else 0.0,
-        "zero_optimization": _build_zero_section(config.parallel),
+        "zero_optimization": _build_zero_section(config.parallel, held_elements),
         "zero_allow_untested_optimizer": True,
         # Offloading updates with torch's AdamW too; DeepSpeed's own one for the host would be compiled at start.
         "zero_force_ds_cpu_optimizer": False,
@@ -38,9 +45,14 @@ def build_deepspeed_config(config: Config, plan: Plan) -> dict[str, Any]:
     return result
 
 
-def _build_zero_section(parallel: ParallelConfig) -> dict[str, Any]:
+def _build_zero_section(parallel: ParallelConfig, held_elements: int) -> dict[str, Any]:
     is_overlapped = parallel.overlap_communication and parallel.pipeline_parallel_size == 1
-    section: dict[str, Any] = {"stage": parallel.zero_stage, "overlap_comm": is_overlapped}
+    section: dict[str, Any] = {
+        "stage": parallel.zero_stage,
+        "overlap_comm": is_overlapped,
+        # Allocated whole, twice where communication is overlapped; more than all gradients would never be filled.
+        "reduce_bucket_size": min(REDUCE_BUCKET_ELEMENTS, held_elements),
+    }
     if parallel.offload_optimizer:
         section["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if parallel.zero_stage == 3:

@@ -45,7 +45,7 @@ def initialize_deepspeed(
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=build_adamw(config.optimizer, module),
-        config=build_deepspeed_config(config, plan),
+        config=build_deepspeed_config(config, plan, sum(parameter.numel() for parameter in module.parameters())),
         dist_init_required=False,
         **options,
     )

@@ -50,9 +50,18 @@ def compute_whole_block_bytes(work: Workload, is_cpu: bool) -> float:
     if shape.family == "llama":
         elements += query + key_value
         if is_cpu:
-            elements += 2 * outside + query
+            elements += query
     statistics = statistics * outside / hidden + shape.num_attention_heads / tensor
-    return work.micro_batch_tokens * (work.compute_bytes * elements + FLOAT32 * statistics)
+    kept = work.micro_batch_tokens * (work.compute_bytes * elements + FLOAT32 * statistics)
+    return kept + (2 * _unfused_norm_bytes(work) if is_cpu else 0.0)
+
+
+def _unfused_norm_bytes(work: Workload) -> float:
+    """What an RMSNorm on a processor keeps beside its input: the normalised values; and both in float32 if it casts."""
+    if work.shape.family == "gpt2":
+        return 0.0
+    size = FLOAT32 if work.compute_bytes == FLOAT32 else 2 * FLOAT32
+    return size * work.micro_batch_tokens * work.shape.hidden_size / work.sequence_share
 
 
 def _compute_selective_bytes(work: Workload) -> float:
@@ -97,9 +106,9 @@ def compute_output_bytes(work: Workload, is_cpu: bool = False) -> float:
     """
     shape, tokens = work.shape, work.micro_batch_tokens
     outside = shape.hidden_size / work.sequence_share
-    kept = outside * (2 if is_cpu and shape.family == "llama" else 1) + shape.hidden_size
     rows = shape.padded_vocab_size / work.tensor_parallel_size
-    return tokens * work.compute_bytes * kept + FLOAT32 * rows * shape.hidden_size
+    kept = tokens * work.compute_bytes * (outside + shape.hidden_size) + FLOAT32 * rows * shape.hidden_size
+    return kept + (_unfused_norm_bytes(work) if is_cpu else 0.0)
 
 
 def compute_loss_chunk_bytes(work: Workload) -> float:
@@ -111,12 +120,15 @@ def compute_loss_chunk_bytes(work: Workload) -> float:
 
 
 def compute_backward_working_bytes(work: Workload, is_cpu: bool = False) -> float:
-    """What the backward pass of one block needs beside what was kept, bytes: what it does again, and gradients."""
-    shape = work.shape
-    up = (1 if shape.family == "gpt2" else 2) * shape.intermediate_size / work.tensor_parallel_size
-    gradients = work.compute_bytes * work.micro_batch_tokens * (2 * shape.hidden_size + up + up / 2)
-    again = compute_whole_block_bytes(work, is_cpu) if work.recompute != "none" else 0.0
-    return gradients + again
+    """What the backward pass of one block needs beside what was kept, bytes.
+
+    The gradients of its output and of the activation that enters the last projection, and what is done again.
+    """
+    inner = work.shape.intermediate_size / work.tensor_parallel_size
+    gradients = work.compute_bytes * work.micro_batch_tokens * (work.shape.hidden_size + inner)
+    if work.recompute == "none":
+        return gradients
+    return gradients + compute_whole_block_bytes(work, is_cpu) - compute_block_bytes(work, is_cpu)
 
 
 def compute_mask_bytes(work: Workload) -> float:

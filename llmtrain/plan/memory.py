@@ -16,26 +16,16 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from llmtrain.config.cluster import ClusterConfig
-from llmtrain.plan.activations import (
-    FLOAT32,
-    compute_backward_working_bytes,
-    compute_block_bytes,
-    compute_loss_chunk_bytes,
-    compute_mask_bytes,
-    compute_megatron_first_stage_bytes,
-    compute_output_bytes,
-    count_micro_batches_in_flight,
-)
+from llmtrain.plan.activations import FLOAT32, compute_block_bytes, compute_megatron_first_stage_bytes
 from llmtrain.plan.model_shape import ModelShape
-from llmtrain.plan.parameters import Weight, find_stages, list_rank_weights
+from llmtrain.plan.moments import list_moments
+from llmtrain.plan.parameters import Weight, list_rank_weights
 from llmtrain.plan.workload import Workload
 from llmtrain.plan.zero import is_persistent, pad_groups, pad_weight
 
 Verdict = Literal["fits", "tight", "does not fit"]
 
 GIB = 2**30
-_REDUCE_BUCKET_ELEMENTS = 500_000_000
-"""DeepSpeed's default `reduce_bucket_size`; ZeRO 1-3 allocate it whole."""
 _CONTEXT_BYTES = 1.5 * GIB
 """CUDA's context, cuBLAS and NCCL on a GPU."""
 _FRAGMENTATION = 0.05
@@ -56,9 +46,11 @@ class RankMemory:
     loss: float
     """Logits of a chunk."""
     buffers: float
-    """Buckets in which gradients are reduced and weights gathered, and what a backward pass needs meanwhile."""
+    """Buckets in which gradients are reduced and weights gathered, and what a pass or the update needs meanwhile."""
     margin: float
     """Context of the device and fragmentation."""
+    moment: str = ""
+    """Of a step, at which most is held, see `plan.moments`."""
     start: float = 0.0
     """What is needed before the first step, not on top of the rest: the rank's weights in float32, not yet shared."""
 
@@ -70,7 +62,16 @@ class RankMemory:
     @property
     def parts(self) -> dict[str, float]:
         """Bytes of a step by what holds them."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "start"}
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.type is float and field.name != "start"
+        }
+
+    @property
+    def allocated(self) -> float:
+        """As `total`, of what torch hands out: without the device's context and fragments."""
+        return max(float(sum(self.parts.values())) - self.margin, self.start - min(self.margin, _CONTEXT_BYTES))
 
     @property
     def total(self) -> float:
@@ -90,17 +91,25 @@ def compute_rank_memory(work: Workload, pipeline_rank: int, is_cpu: bool = False
         work.shape, work.tensor_parallel_size, work.pipeline_parallel_size, work.stage_borders, pipeline_rank
     )
     parameters, masters, moments, gradients = compute_state_bytes(work, weights)
-    activations, loss = _compute_activations(work, pipeline_rank, is_cpu)
     held = sum(weight.elements for weight in weights)
-    buffers = (
-        _compute_buffers(work, held, is_cpu) + compute_backward_working_bytes(work, is_cpu) + compute_mask_bytes(work)
-    )
     if work.offload_optimizer:
         masters = moments = 0.0
-    allocated = parameters + masters + moments + gradients + activations + loss + buffers
+    peak = max(list_moments(work, pipeline_rank, held, gradients, is_cpu), key=lambda moment: moment.total)
+    allocated = parameters + masters + moments + peak.total
     margin = 0.0 if is_cpu else _CONTEXT_BYTES + _FRAGMENTATION * allocated
     start = FLOAT32 * float(held) + (0.0 if is_cpu else _CONTEXT_BYTES)
-    return RankMemory(parameters, masters, moments, gradients, activations, loss, buffers, margin, start)
+    return RankMemory(
+        parameters,
+        masters,
+        moments,
+        peak.gradients,
+        peak.activations,
+        peak.loss,
+        peak.buffers,
+        margin,
+        moment=peak.name,
+        start=start,
+    )
 
 
 def compute_state_bytes(work: Workload, weights: Sequence[Weight]) -> tuple[float, float, float, float]:
@@ -208,32 +217,3 @@ def suggest_changes(work: Workload, worst: RankMemory) -> list[str]:
     if work.zero_stage <= 1 and 2 * work.pipeline_parallel_size <= work.shape.num_layers:
         found.append((worst.states / 2.2, f"parallel.pipeline_parallel_size={2 * work.pipeline_parallel_size}"))
     return [text for _, text in sorted(found, reverse=True)][:3]
-
-
-def _compute_activations(work: Workload, pipeline_rank: int, is_cpu: bool) -> tuple[float, float]:
-    borders, output = work.stage_borders, work.shape.num_layers + 1
-    block, kept, loss = compute_block_bytes(work, is_cpu), 0.0, 0.0
-    message = work.compute_bytes * work.micro_batch_tokens * work.shape.hidden_size / work.sequence_share
-    for stage in find_stages(pipeline_rank, work.pipeline_parallel_size, borders):
-        start, stop = borders[stage], borders[stage + 1]
-        flying = count_micro_batches_in_flight(work, stage)
-        blocks = min(stop, output) - max(start, 1)
-        kept += flying * (blocks * block + (message if work.pipeline_parallel_size > 1 else 0.0))
-        if stop > output:
-            kept += flying * compute_output_bytes(work, is_cpu)
-            loss = compute_loss_chunk_bytes(work)
-    return kept, loss
-
-
-def _compute_buffers(work: Workload, held: int, is_cpu: bool) -> float:
-    """What DeepSpeed allocates to reduce gradients and gather weights while activations are held, bytes."""
-    # A host gives memory when it is written to, and a bucket never holds more than there is.
-    bucket = min(held, _REDUCE_BUCKET_ELEMENTS) if is_cpu or work.zero_stage == 0 else _REDUCE_BUCKET_ELEMENTS
-    if work.zero_stage == 0:
-        return work.reduce_bytes * float(bucket)
-    if work.pipeline_parallel_size > 1:  # reduces after the last backward pass, when activations are gone
-        return 0.0
-    if work.zero_stage == 3:
-        largest = held / (work.shape.num_layers + 1)  # a block's weights are gathered while the next ones are fetched
-        return work.reduce_bytes * float(bucket) + work.parameter_bytes * 3 * largest
-    return float((2 if work.overlap_communication else 1) * work.parameter_bytes * bucket)

@@ -12,7 +12,7 @@ BFLOAT16 = ["precision.parameter_dtype=bfloat16", "precision.compute_dtype=bfloa
 
 def build(folder: Path, *overrides: str, world_size: int = 2) -> dict[str, Any]:
     config = load_tiny_config(folder, *overrides)
-    return build_deepspeed_config(config, build_plan(config, world_size, 300))
+    return build_deepspeed_config(config, build_plan(config, world_size, 300), 700_000_000)
 
 
 def test_batch_arithmetic_is_the_plans(tmp_path: Path) -> None:
@@ -49,7 +49,13 @@ def test_clipping_is_always_given_as_deepspeed_would_clip_at_1(tmp_path: Path, s
     ],
 )
 def test_section_zero_is_made_of_ours(tmp_path: Path, overrides: list[str], expected: dict[str, Any]) -> None:
-    assert build(tmp_path, *overrides)["zero_optimization"] == expected
+    assert build(tmp_path, *overrides)["zero_optimization"] == {"reduce_bucket_size": 500_000_000, **expected}
+
+
+def test_a_bucket_holds_no_more_than_there_is(tmp_path: Path) -> None:
+    config = load_tiny_config(tmp_path)
+    made = build_deepspeed_config(config, build_plan(config, 2, 300), 1234)
+    assert made["zero_optimization"]["reduce_bucket_size"] == 1234
 
 
 def test_bfloat16_weights_and_autocast_are_told_apart(tmp_path: Path) -> None:

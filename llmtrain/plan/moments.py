@@ -1,0 +1,142 @@
+"""What is held beside the states at each moment of a step when memory may be at its peak.
+
+    loss         all activations of the micro-batches in flight, and logits of a chunk
+    backward     no more logits, but what the last block's backward pass needs, and buckets for gradients
+    reduction    a full bucket is flattened, and cast to the format of the sum; the activations before it are left
+    update       this rank's gradients, put together, and in float32
+
+Gradients of earlier micro-batches are there in all of them. In: `Workload`, what a rank holds. Out: `Moment`s, bytes.
+
+Source:
+    deepspeed 0.19: `runtime/engine.py`, `runtime/zero/stage_1_and_2.py`, `runtime/zero/stage3.py`,
+    `runtime/zero/partition_parameters.py`; held against living tensors in tests/plan/test_peaks.py.
+"""
+
+from dataclasses import dataclass
+
+from llmtrain.plan.activations import (
+    FLOAT32,
+    compute_backward_working_bytes,
+    compute_block_bytes,
+    compute_loss_chunk_bytes,
+    compute_mask_bytes,
+    compute_output_bytes,
+    count_micro_batches_in_flight,
+)
+from llmtrain.plan.parameters import find_stages
+from llmtrain.plan.workload import Workload
+
+REDUCE_BUCKET_ELEMENTS = 500_000_000
+"""The most of gradients that are reduced at once: DeepSpeed's default `reduce_bucket_size`."""
+_PREFETCH_ELEMENTS = 50_000_000
+"""DeepSpeed's default `stage3_prefetch_bucket_size`: gathered in one piece before they are put apart."""
+_LIVE_ELEMENTS = 1_000_000_000
+"""DeepSpeed's default `stage3_max_live_parameters`: gathered weights that ZeRO 3 keeps for their next use."""
+
+_PIPELINE_MESSAGES = 4
+"""Messages that DeepSpeed's pipeline holds from step to step: what was received and sent last, both ways."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Bytes beside weights, masters and moments of the optimizer."""
+
+    name: str
+    gradients: float
+    activations: float
+    loss: float
+    """Logits of a chunk."""
+    buffers: float
+    """Buckets, gathered weights, what is cast, and what a backward pass needs meanwhile."""
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.gradients + self.activations + self.loss + self.buffers
+
+
+def list_moments(work: Workload, pipeline_rank: int, held: int, gradients: float, is_cpu: bool) -> list[Moment]:
+    """The moments of a step on each rank of one pipeline rank.
+
+    Args:
+        work: the workload.
+        pipeline_rank: which of the pipeline's ranks.
+        held: elements of the weights that the rank holds before ZeRO shares them.
+        gradients: bytes that lie between the backward passes of two micro-batches.
+        is_cpu: the device is a processor: gloo copies what it scatters.
+    """
+    activations, loss = compute_activations(work, pipeline_rank, is_cpu)
+    kept = gradients if work.gradient_accumulation_steps > 1 or work.zero_stage == 3 else 0.0
+    lasting, gathered = _compute_zero3_buffers(work, held)
+    lasting += compute_mask_bytes(work)
+    buckets, reducing, moved = _compute_reduction(work, held, kept, is_cpu)
+    # Gradients are reduced when a bucket is full; those of a pipeline after its last backward pass.
+    left = max(0.0, 1 - REDUCE_BUCKET_ELEMENTS / held) if work.pipeline_parallel_size == 1 else 0.0
+    working = compute_backward_working_bytes(work, is_cpu)
+    own, together = _compute_update(work, held)
+    return [
+        Moment("loss", kept, activations, loss, lasting + gathered),
+        Moment("backward", kept, activations, 0.0, lasting + gathered + buckets + working),
+        Moment("reduction", moved, left * activations, 0.0, lasting + left * gathered + buckets + reducing),
+        Moment("update", own, 0.0, 0.0, lasting + together),
+    ]
+
+
+def compute_activations(work: Workload, pipeline_rank: int, is_cpu: bool) -> tuple[float, float]:
+    """What forward passes leave for backward passes, and logits, bytes.
+
+    Args:
+        work: the workload.
+        pipeline_rank: which of the pipeline's ranks.
+        is_cpu: the device is a processor.
+    """
+    borders, output = work.stage_borders, work.shape.num_layers + 1
+    block, kept, loss = compute_block_bytes(work, is_cpu), 0.0, 0.0
+    message = work.compute_bytes * work.micro_batch_tokens * work.shape.hidden_size / work.sequence_share
+    if work.pipeline_parallel_size > 1:
+        kept += _PIPELINE_MESSAGES * message
+    for stage in find_stages(pipeline_rank, work.pipeline_parallel_size, borders):
+        start, stop = borders[stage], borders[stage + 1]
+        flying = count_micro_batches_in_flight(work, stage)
+        blocks = min(stop, output) - max(start, 1)
+        kept += flying * (blocks * block + (message if work.pipeline_parallel_size > 1 else 0.0))
+        if stop > output:
+            kept += flying * compute_output_bytes(work, is_cpu)
+            loss = compute_loss_chunk_bytes(work)
+    return kept, loss
+
+
+def _compute_zero3_buffers(work: Workload, held: int) -> tuple[float, float]:
+    """ZeRO 3's bucket, which is never given back, and weights that are gathered."""
+    if work.zero_stage != 3:
+        return 0.0, 0.0
+    lasting = float(work.reduce_bytes * min(held, REDUCE_BUCKET_ELEMENTS))
+    if work.data_parallel_size == 1:
+        return lasting, 0.0
+    return lasting, float(work.parameter_bytes * (min(held, _LIVE_ELEMENTS) + min(held, _PREFETCH_ELEMENTS)))
+
+
+def _compute_reduction(work: Workload, held: int, kept: float, is_cpu: bool) -> tuple[float, float, float]:
+    """Buckets that backward passes fill, what a reduction needs beside them, and gradients that lie elsewhere."""
+    bucket = float(min(held, REDUCE_BUCKET_ELEMENTS))
+    flattened = work.parameter_bytes * bucket
+    cast = work.reduce_bytes * bucket if work.reduce_bytes != work.parameter_bytes else 0.0
+    if work.zero_stage == 0:
+        return 0.0, flattened + cast, float(work.parameter_bytes * held)
+    if work.pipeline_parallel_size > 1:  # it reduces from a second bucket, in the format of the sum
+        return flattened, 2 * work.reduce_bytes * bucket, 0.0
+    if work.zero_stage == 3:
+        return 0.0, work.reduce_bytes * bucket * (2 if is_cpu else 1), kept
+    buckets = (2 if work.overlap_communication else 1) * flattened
+    return buckets, flattened + cast, kept if work.zero_stage == 2 else kept * (1 - bucket / held)
+
+
+def _compute_update(work: Workload, held: int) -> tuple[float, float]:
+    """Gradients of the weights that this rank updates; and those put together, and in float32."""
+    if work.zero_stage == 0:
+        return float(work.parameter_bytes * held), 0.0
+    share = held / work.data_parallel_size
+    if work.offload_optimizer:
+        return work.parameter_bytes * share, 0.0
+    put_together = work.parameter_bytes * share if work.parameter_bytes != FLOAT32 else 0.0
+    return work.parameter_bytes * share, put_together + FLOAT32 * share
