@@ -29,6 +29,8 @@ class DeviceConfig(Section):
     """What it is called."""
     kind: Literal["gpu", "cpu"] = "gpu"
     """What torch calls `cuda`, or a processor."""
+    torch_name: str | None = None
+    """What torch's name of such a device contains (`cpu` for processors): runs on one are planned with this cluster."""
     memory_gib: PositiveFloat
     """Memory that a rank may use, GiB."""
     bfloat16_teraflops: PositiveFloat
@@ -126,17 +128,20 @@ def list_clusters(folder: Path = CLUSTER_FOLDER) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def load_cluster(name_or_file: str, folder: Path = CLUSTER_FOLDER) -> ClusterConfig:
+def load_cluster(
+    name_or_file: str, folder: Path = CLUSTER_FOLDER, asked_by: str = "command line: --cluster"
+) -> ClusterConfig:
     """Read and validate the description of a cluster.
 
     Args:
         name_or_file: name of a file in `folder`, or path of a YAML file.
         folder: where descriptions by name lie.
+        asked_by: the option or key that names it, for messages.
 
     Raises:
         ConfigError: there is none of that name, or it has mistakes; each is named.
     """
-    return read_cluster(_find_file(name_or_file, folder))
+    return read_cluster(_find_file(name_or_file, folder, asked_by))
 
 
 def read_cluster(path: Path) -> ClusterConfig:
@@ -148,7 +153,18 @@ def read_cluster(path: Path) -> ClusterConfig:
         raise ConfigError("\n".join(explain_errors(error, ClusterConfig, values, origins))) from error
 
 
-def _find_file(name_or_file: str, folder: Path) -> Path:
+def find_cluster_of_device(torch_name: str, folder: Path = CLUSTER_FOLDER) -> ClusterConfig | None:
+    """The description by name whose devices torch calls so; None when there is none.
+
+    Args:
+        torch_name: `torch.cuda.get_device_name()`, or `cpu`.
+        folder: where descriptions by name lie.
+    """
+    clusters = (load_cluster(name, folder) for name in list_clusters(folder))
+    return next((c for c in clusters if c.device.torch_name and c.device.torch_name in torch_name), None)
+
+
+def _find_file(name_or_file: str, folder: Path, asked_by: str) -> Path:
     if name_or_file.endswith((".yaml", ".yml")) or "/" in name_or_file:
         return Path(name_or_file)
     names = list_clusters(folder)
@@ -156,4 +172,4 @@ def _find_file(name_or_file: str, folder: Path) -> Path:
         return folder / f"{name_or_file}.yaml"
     close: Sequence[str] = difflib.get_close_matches(name_or_file, names, n=1)
     hint = f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(names) or 'none'}; or give a YAML file."
-    raise ConfigError(f"command line: --cluster {name_or_file}: {folder} has no cluster of that name. {hint}")
+    raise ConfigError(f"{asked_by} {name_or_file}: {folder} has no cluster of that name. {hint}")

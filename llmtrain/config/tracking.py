@@ -12,6 +12,9 @@ class TrackingConfig(Section):
     """MLflow server; null = the database `mlflow.db` in `run.root`."""
     experiment: Name = "llmtrain"
     """MLflow experiment."""
+    cluster: str | None = None
+    """Description that the run is planned with, to record planned beside measured: a name in configs/clusters or a YAML
+    file; null = the one of this device."""
     system_interval_seconds: PositiveFloat = 10.0
     """Seconds between two samples of `system/*`."""
     peak_flops: PositiveFloat | None = None

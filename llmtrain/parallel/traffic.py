@@ -56,6 +56,8 @@ class TrafficCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._layout = layout
         self._sent = {"data": 0.0, "tensor": 0.0, "pipeline": 0.0}
+        self.unknown: set[str] = set()
+        """Operators that were called and are not counted: another version of torch has others."""
 
     @property
     def traffic(self) -> Traffic:
@@ -70,6 +72,9 @@ class TrafficCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _count(self, function: torch._ops.OpOverload, args: Sequence[Any]) -> None:
         name = function._opname
         if name in _SENDING_NOTHING:
+            return
+        if name not in _FORMULAS:
+            self.unknown.add(name)
             return
         place, formula = _FORMULAS[name]
         values = dict(zip((argument.name for argument in function._schema.arguments), args, strict=False))

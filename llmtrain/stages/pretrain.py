@@ -124,6 +124,7 @@ def _train(
     from llmtrain.tracking.console import TrainingConsole
     from llmtrain.training.divergence import DivergenceMonitor
     from llmtrain.training.loop import TrainingRun, train
+    from llmtrain.training.plan_check import PlanCheck
     from llmtrain.training.recorder import Recorder
     from llmtrain.training.replicas import check_replicas
     from llmtrain.training.resume import Saver
@@ -134,6 +135,7 @@ def _train(
     prepare_packing(config, plan, data)
     loader = build_loader(config, plan, data.train, layout.data_parallel_rank, pin_memory=device.type == "cuda")
     sources = loader.order.mixture.names
+    plan_check = PlanCheck(config, plan, layout, device, writer)
     engine = Engine(config, plan, layout, device, len(sources))
     limit_waiting(config.parallel.communication_timeout_seconds)
     validation, batches = build_evaluation(config, plan, data, sources, layout.data_parallel_rank)
@@ -161,6 +163,7 @@ def _train(
         evaluate=lambda: engine.evaluate(batches),
         sample=lambda: sample_texts(engine, data.tokenizer, config.sampling, config.run.seed),
         saver=saver,
+        plan_check=plan_check,
     )
     try:
         steps = train(run, first_step)

@@ -19,6 +19,11 @@ SAVE_SECONDS = "perf/checkpoint_save_seconds"
 SAVE_STALL_SECONDS = "perf/checkpoint_stall_seconds"
 
 
+def plan_of(name: str, kind: str) -> str:
+    """A number of the plan; `kind` is planned, measured or error (planned over measured, less 1)."""
+    return f"plan/{name}_{kind}"
+
+
 def train_loss_of(source: str) -> str:
     """Training loss of one source, nats per token."""
     return f"data/loss_{source}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmtrain.config.root import Config
 from llmtrain.plan.build import Plan
 from llmtrain.tracking import metric_names as names
+from llmtrain.tracking.planned import read_plan, render_plan
 from llmtrain.tracking.run_folder import read_metrics
 
 if TYPE_CHECKING:  # the mirror renders summaries without torch, which would cost it seconds and memory
@@ -75,6 +76,7 @@ def build_summary(
         "data_wait_fraction": meter.data_wait_fraction,
         "peak_memory_gib": last[names.PEAK_MEMORY_GIB],
         "wall_seconds": seconds,
+        "plan": read_plan(config.run.folder),
         "versions": {"python": platform.python_version(), **find_versions()},
         "commit": find_commit(),
     }
@@ -101,6 +103,7 @@ def render_summary(summary: Mapping[str, Any]) -> str:
             f"{summary['tokens_per_second']:,.0f} tokens/s, {summary['model_flops_utilization']:.1%} of the measured "
             f"matmul peak ({summary['peak_flops'] / 1e9:,.0f} GFLOP/s on {summary['world_size']} ranks); "
             f"{summary['peak_memory_gib']:.2f} GiB peak memory of rank 0; {summary['wall_seconds']:,.0f} s.",
+            *(["", *render_plan(summary["plan"])] if summary.get("plan") else []),
         ]
     )
 

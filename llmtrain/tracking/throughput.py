@@ -66,6 +66,11 @@ class ThroughputMeter:
         return self._total_steps * self._tokens_per_step / self._total_seconds if self._total_seconds else 0.0
 
     @property
+    def step_seconds(self) -> float | None:
+        """Mean time of a step, over the same time; None before the first interval is over."""
+        return self._total_seconds / self._total_steps if self._total_steps else None
+
+    @property
     def model_flops_utilization(self) -> float:
         """Model FLOP/s over peak FLOP/s, over the same time."""
         return self.tokens_per_second * self._flops_per_token / self.peak_flops

@@ -7,6 +7,7 @@ for each optimizer step:
     check_replicas                 do ranks that share weights hold the same ones?
     saver.poll                     a save that runs beside training: over, or failed?
     evaluate, sample, save         when due, and at the end
+    plan_check.record              after a save: what was planned beside what was measured
     stop                           when any rank was asked to, after saving
 The watchdog is told each time what this rank does from now on.
 """
@@ -22,13 +23,14 @@ from llmtrain.plan.build import Plan
 from llmtrain.process.signals import StopRequest
 from llmtrain.process.watchdog import Watchdog
 from llmtrain.training.divergence import DivergenceMonitor
+from llmtrain.training.plan_check import PlanCheck
 from llmtrain.training.recorder import Recorder
 from llmtrain.training.resume import Saver
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Everything the loop works with. The functions and the methods of `saver` are called on all ranks."""
+    """Everything the loop works with. Functions, and methods of `saver` and `plan_check`, are called on all ranks."""
 
     config: Config
     plan: Plan
@@ -42,6 +44,7 @@ class TrainingRun:
     evaluate: Callable[[], SourceLosses]
     sample: Callable[[], Sequence[tuple[str, str]]]
     saver: Saver
+    plan_check: PlanCheck
 
 
 def train(run: TrainingRun, first_step: int) -> int:
@@ -65,7 +68,8 @@ def train(run: TrainingRun, first_step: int) -> int:
         watchdog.enter("step", done)
         batches = run.loader.load_step(step)
         learning_rate = compute_learning_rate(step, config.optimizer.learning_rate, plan.train_steps, config.schedule)
-        result = run.engine.train_step(batches, learning_rate, run.stop.is_set)
+        with run.plan_check.watching():
+            result = run.engine.train_step(batches, learning_rate, run.stop.is_set)
         run.monitor.update(done, result.losses.mean)
         recorder.add(done, result, learning_rate)
         run.saver.poll()
@@ -86,6 +90,8 @@ def train(run: TrainingRun, first_step: int) -> int:
             if is_last or result.stop_requested:
                 watchdog.enter("save", done)
                 run.saver.wait()
+            if saves:
+                run.plan_check.record(done, recorder.step_seconds)
         if result.stop_requested:
             return done
     return plan.train_steps

@@ -90,6 +90,11 @@ class Recorder:
         """The validation loss, if it was measured after exactly this step."""
         return self._validation[1] if self._validation is not None and self._validation[0] == step else None
 
+    @property
+    def step_seconds(self) -> float | None:
+        """Mean time of a step of this attempt; None before its first interval is over."""
+        return self._meter.step_seconds
+
     def paused(self) -> AbstractContextManager[None]:
         """Leave the time inside out of the throughput."""
         return self._meter.paused()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llmtrain.config.cluster import CLUSTER_FOLDER, list_clusters, load_cluster
+from llmtrain.config.cluster import CLUSTER_FOLDER, find_cluster_of_device, list_clusters, load_cluster
 from llmtrain.errors import ConfigError
 
 
@@ -42,3 +42,28 @@ def test_mistakes_of_a_file_are_named_with_their_lines(tmp_path: Path) -> None:
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the configuration"):
         load_cluster(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("torch_name", "cluster"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "DGX A100 80GB"),
+        ("NVIDIA H100 80GB HBM3", "DGX H100"),
+        ("NVIDIA H200", "DGX H200"),
+        ("cpu", "two CPU cores"),
+    ],
+)
+def test_the_name_of_a_device_finds_its_cluster(torch_name: str, cluster: str) -> None:
+    found = find_cluster_of_device(torch_name)
+    assert found is not None
+    assert found.name == cluster
+
+
+@pytest.mark.parametrize("torch_name", ["NVIDIA A100-SXM4-40GB", "NVIDIA GeForce RTX 4090"])
+def test_another_device_has_no_cluster(torch_name: str) -> None:
+    assert find_cluster_of_device(torch_name) is None
+
+
+def test_the_key_that_asks_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^tracking.cluster = nowhere: .* has no cluster of that name"):
+        load_cluster("nowhere", asked_by="tracking.cluster =")

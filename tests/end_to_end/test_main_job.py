@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from llmtrain.tracking.run_folder import read_metrics
 from tests.helpers.commands import read_curve, run_command
 
 
@@ -42,6 +43,21 @@ def test_the_plan_foretells_the_epochs_of_the_run(project: Path, run_folder: Pat
         assert sources[name]["epochs"] == pytest.approx(row["epochs"], rel=0.02)
 
 
+def test_planned_stands_beside_measured(run_folder: Path) -> None:
+    summary = json.loads((run_folder / "summary.json").read_text())
+    record = json.loads((run_folder / "plan.json").read_text())
+    assert summary["plan"] == record
+    assert (record["step"], record["cluster"], len(record["ranks"])) == (10, "two CPU cores", 2)
+    assert abs(record["checkpoint_gib"]["error"]) < 0.15  # names and digests of so small a model
+    assert abs(record["peak_memory_gib"]["error"]) < 0.15
+    assert abs(record["sent_gib"]["error"]) < 0.05
+    assert record["step_seconds"]["measured"] > 0
+    told = read_metrics(run_folder)
+    for name in ("step_seconds", "peak_memory_gib", "checkpoint_gib", "sent_gib"):
+        for kind in ("planned", "measured", "error"):
+            assert told[f"plan/{name}_{kind}"][-1] == (10, record[name][kind])
+
+
 def test_mlflow_holds_what_the_run_folder_holds(run_folder: Path) -> None:
     from mlflow.tracking import MlflowClient
 
@@ -53,7 +69,7 @@ def test_mlflow_holds_what_the_run_folder_holds(run_folder: Path) -> None:
     assert {item.dataset.name for item in run.inputs.dataset_inputs} >= {"json/train", "email/validation"}
     assert "bigram" in run.data.tags["mlflow.note.content"]
     lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
-    for name in ("train/loss", "data/loss_json", "validation/loss", "perf/tokens_per_second"):
+    for name in ("train/loss", "data/loss_json", "validation/loss", "perf/tokens_per_second", "plan/sent_gib_error"):
         expected = [(line["step"], line["metrics"][name]) for line in lines if name in line["metrics"]]
         found = sorted((metric.step, metric.value) for metric in client.get_metric_history(state["run_id"], name))
         assert found == expected

@@ -83,6 +83,20 @@ def test_every_operation_of_torch_is_known() -> None:
     assert names == traffic._FORMULAS.keys() | traffic._SENDING_NOTHING
 
 
+def send_something_new(folder: str) -> tuple[set[str], float]:
+    prepare_deepspeed(torch.device("cpu"))
+    _, _, layout = build(folder, [])
+    del traffic._FORMULAS["allreduce_"]  # of this process
+    counter = TrafficCounter(layout)
+    with counter:
+        dist.all_reduce(torch.ones(100))
+    return counter.unknown, counter.traffic.total
+
+
+def test_an_operation_that_is_not_known_is_named_and_does_not_fail(tmp_path: Path) -> None:
+    assert run_ranks(1, send_something_new, str(tmp_path)) == [({"allreduce_"}, 0)]
+
+
 @pytest.mark.parametrize(
     ("members", "axis"), [([3], None), ([0, 1], "tensor"), ([0, 2], "data"), ([0, 3], "data"), ([0, 1, 4], "pipeline")]
 )

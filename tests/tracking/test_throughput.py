@@ -34,6 +34,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_an_interval_counts_its_own_steps_time_and_waiting(clock: Clock) -> None:
     meter = clock.build_meter()
+    assert meter.step_seconds is None
     for _ in range(4):
         clock.now += 0.5
         meter.end_step()

@@ -42,6 +42,7 @@ class Notes:
             evaluate=self.evaluate,
             sample=self.sample,
             saver=cast(Any, self),
+            plan_check=cast(Any, self),
         )
 
     def note(self, *note: Any) -> None:
@@ -79,6 +80,18 @@ class Notes:
     def save(self, engine: "Notes", step: int) -> None:
         self.note("save", step)
 
+    @property
+    def step_seconds(self) -> float:
+        return 0.5
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        self.note("watch")
+        yield
+
+    def record(self, step: int, step_seconds: float) -> None:
+        self.note("plan", step, step_seconds)
+
     def poll(self) -> None:
         self.note("poll")
 
@@ -109,8 +122,10 @@ def test_a_step_loads_trains_and_records_with_the_learning_rate_of_its_number(tm
     assert train(notes.run, 0) == 10
     config = notes.run.config
     rates = [compute_learning_rate(step, 1e-2, 10, config.schedule) for step in range(10)]
-    expected = [[("load", step), ("step", step, rates[step]), ("add", step + 1), ("poll",)] for step in range(10)]
-    assert notes.notes[:-7] == [note for step in expected for note in step]
+    expected = [
+        [("load", step), ("watch",), ("step", step, rates[step]), ("add", step + 1), ("poll",)] for step in range(10)
+    ]
+    assert notes.notes[:-8] == [note for step in expected for note in step]
     assert rates[0] == 5e-3
 
 
@@ -125,6 +140,7 @@ def test_the_end_is_evaluated_sampled_and_saved_in_this_order_outside_of_the_clo
         ("samples", 10, "paused"),
         ("save", 10, "paused"),
         ("wait", "paused"),
+        ("plan", 10, 0.5, "paused"),
     ]
 
 
@@ -141,7 +157,7 @@ def test_each_interval_is_kept_and_the_end_counts_once(tmp_path: Path) -> None:
     train(notes.run, 0)
     assert notes.steps("validation") == [5, 10]
     assert notes.steps("samples") == [4, 8, 10]
-    assert notes.steps("save") == [3, 6, 9, 10]
+    assert notes.steps("save") == notes.steps("plan") == [3, 6, 9, 10]
     assert notes.notes.count(("wait", "paused")) == 1
 
 
@@ -161,7 +177,7 @@ def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
 def test_a_stop_on_another_rank_saves_after_the_step_and_leaves(tmp_path: Path) -> None:
     notes = make_notes(tmp_path, stop_at=4)
     assert train(notes.run, 0) == 4
-    assert notes.notes[-2:] == [("save", 4, "paused"), ("wait", "paused")]
+    assert notes.notes[-3:] == [("save", 4, "paused"), ("wait", "paused"), ("plan", 4, 0.5, "paused")]
     assert notes.steps("validation") == notes.steps("samples") == []
     assert notes.steps("step")[-1] == 3
 

@@ -1,0 +1,170 @@
+"""Measures on every rank what a plan foretells, and writes both side by side.
+
+The second step of an attempt is watched: the first one sends and allocates things that others do not. Its messages are
+counted, and the most that tensors held; on a GPU the allocator knows that of all steps. Each save then writes
+`plan.json` and metrics of group `plan`.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from llmtrain.checkpoint.find import list_checkpoints
+from llmtrain.config.cluster import ClusterConfig, find_cluster_of_device, load_cluster
+from llmtrain.config.root import Config
+from llmtrain.parallel.layout import Layout
+from llmtrain.parallel.traffic import TrafficCounter
+from llmtrain.plan.build import Plan
+from llmtrain.plan.memory import GIB, compute_checkpoint_bytes, list_rank_memories
+from llmtrain.plan.step_time import compute_step_time
+from llmtrain.plan.traffic import Traffic, compute_traffic
+from llmtrain.plan.workload import Workload, build_workload
+from llmtrain.tracking.memory import HostTensors
+from llmtrain.tracking.planned import Compared, list_plan_metrics, write_plan
+from llmtrain.tracking.run_folder import RunWriter
+from llmtrain.training.resume import CHECKPOINTS_NAME
+
+logger = logging.getLogger(__name__)
+
+_WATCHED_STEP = 2
+
+
+@dataclass(frozen=True)
+class RankMeasurement:
+    """What one rank has found; None where it could not be told."""
+
+    rank: int
+    pipeline_rank: int
+    peak_bytes: int | None
+    sent: Traffic | None
+
+
+class PlanCheck:
+    """Planned beside measured, for one rank."""
+
+    def __init__(
+        self, config: Config, plan: Plan, layout: Layout, device: torch.device, writer: RunWriter | None
+    ) -> None:
+        """Find what the run is planned with.
+
+        Args:
+            config: the resolved configuration.
+            plan: its derived numbers.
+            layout: this rank's place.
+            device: of this rank.
+            writer: the run folder; None on ranks that do not write.
+
+        Raises:
+            ConfigError: `tracking.cluster` names none.
+        """
+        self._config, self._plan, self._layout, self._writer = config, plan, layout, writer
+        self._cluster = find_cluster(config, device)
+        self._device, self._is_cpu = device, device.type == "cpu"
+        self._steps = 0
+        self._host_bytes: int | None = None
+        self._sent: Traffic | None = None
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Around each optimizer step."""
+        self._steps += 1
+        # A compiled step would be compiled anew, and differently, under a dispatch mode.
+        if self._steps != _WATCHED_STEP or self._config.training.compile:
+            yield
+            return
+        counter, tensors = TrafficCounter(self._layout), HostTensors()
+        with counter, tensors if self._is_cpu else nullcontext():
+            yield
+        self._host_bytes = tensors.peak_bytes
+        if counter.unknown:
+            logger.warning("messages are not counted: torch sends by %s", ", ".join(sorted(counter.unknown)))
+        else:
+            self._sent = counter.traffic
+
+    def record(self, step: int, step_seconds: float | None) -> None:
+        """Write what is known by now; all ranks call it, after a save.
+
+        Args:
+            step: optimizer steps taken.
+            step_seconds: measured; None before the first interval is over.
+
+        Raises:
+            MachineError: the disk is full or the folder cannot be written.
+        """
+        peak = self._host_bytes if self._is_cpu else torch.cuda.max_memory_allocated(self._device)
+        own = RankMeasurement(self._layout.rank, self._layout.pipeline_parallel_rank, peak, self._sent)
+        found: list[RankMeasurement | None] = [None] * self._layout.world_size
+        dist.gather_object(own, found if self._layout.rank == 0 else None)
+        if self._writer is None:
+            return
+        measured = [one for one in found if one is not None]
+        saved = next(iter(list_checkpoints(self._config.run.folder / CHECKPOINTS_NAME)), None)
+        size = sum(path.stat().st_size for path in saved.glob("*.safetensors")) if saved is not None else None
+        work = build_workload(self._config, self._plan)
+        record = compare_with_plan(work, self._cluster, measured, step_seconds, size, self._is_cpu)
+        write_plan(self._config.run.folder, {"step": step, **record})
+        self._writer.log_metrics(step, list_plan_metrics(record))
+
+
+def find_cluster(config: Config, device: torch.device) -> ClusterConfig | None:
+    """The cluster of `tracking.cluster`, or the described one with such devices; None when there is none.
+
+    Raises:
+        ConfigError: `tracking.cluster` names none.
+    """
+    if config.tracking.cluster is not None:
+        return load_cluster(config.tracking.cluster, asked_by="tracking.cluster =")
+    return find_cluster_of_device("cpu" if device.type == "cpu" else torch.cuda.get_device_name(device))
+
+
+def compare_with_plan(
+    work: Workload,
+    cluster: ClusterConfig | None,
+    measured: Sequence[RankMeasurement],
+    step_seconds: float | None,
+    checkpoint_bytes: int | None,
+    is_cpu: bool,
+) -> dict[str, Any]:
+    """The record of `plan.json`, but for its step.
+
+    Args:
+        work: the run as it is planned.
+        cluster: what it runs on; None = time is not planned.
+        measured: by all ranks, in order.
+        step_seconds: measured; None = not yet.
+        checkpoint_bytes: of the newest checkpoint; None = there is none yet.
+        is_cpu: ranks run on processors.
+    """
+    memories = [memory.allocated for memory in list_rank_memories(work, is_cpu)]
+    traffics = [compute_traffic(work, rank) for rank in range(work.pipeline_parallel_size)]
+    largest = max(measured, key=lambda one: one.peak_bytes or 0)
+    busiest = max(measured, key=lambda one: one.sent.total if one.sent is not None else 0.0)
+    planned_seconds = compute_step_time(work, cluster).total if cluster is not None else None
+    return {
+        "cluster": cluster.name if cluster is not None else None,
+        "step_seconds": Compared(planned_seconds, step_seconds).to_dict(),
+        "peak_memory_gib": _compare_gib(memories[largest.pipeline_rank], largest.peak_bytes),
+        "checkpoint_gib": _compare_gib(compute_checkpoint_bytes(work.shape), checkpoint_bytes),
+        "sent_gib": _compare_gib(traffics[busiest.pipeline_rank].total, busiest.sent.total if busiest.sent else None),
+        "ranks": [
+            {
+                "rank": one.rank,
+                "pipeline_rank": one.pipeline_rank,
+                "peak_memory_gib": _compare_gib(memories[one.pipeline_rank], one.peak_bytes),
+                "sent_gib": {
+                    group: _compare_gib(planned, asdict(one.sent)[group] if one.sent is not None else None)
+                    for group, planned in asdict(traffics[one.pipeline_rank]).items()
+                },
+            }
+            for one in measured
+        ],
+    }
+
+
+def _compare_gib(planned: float, measured: float | None) -> dict[str, float | None]:
+    return Compared(planned / GIB, None if measured is None else measured / GIB).to_dict()

@@ -1,0 +1,61 @@
+"""Planned beside measured, of runs on two ranks."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from llmtrain.config.cluster import load_cluster
+from llmtrain.errors import ConfigError
+from llmtrain.plan.build import build_plan
+from llmtrain.plan.memory import GIB, compute_checkpoint_bytes, list_rank_memories
+from llmtrain.plan.step_time import compute_step_time
+from llmtrain.plan.traffic import Traffic, compute_traffic
+from llmtrain.plan.workload import Workload, build_workload
+from llmtrain.training.plan_check import RankMeasurement, compare_with_plan, find_cluster
+from tests.helpers.configs import load_tiny_config
+
+CLUSTER = load_cluster("two_core_cpu")
+
+
+def make_work(folder: Path) -> Workload:
+    config = load_tiny_config(folder, "parallel.pipeline_parallel_size=2")
+    return build_workload(config, build_plan(config, 2, 300))
+
+
+def measure(rank: int, peak_bytes: int | None, sent: float | None) -> RankMeasurement:
+    return RankMeasurement(rank, rank, peak_bytes, None if sent is None else Traffic(0.0, 0.0, sent))
+
+
+def test_each_rank_is_held_against_the_plan_of_its_stage(tmp_path: Path) -> None:
+    work = make_work(tmp_path)
+    planned = [memory.allocated for memory in list_rank_memories(work, is_cpu=True)]
+    assert planned[0] != planned[1]
+    record = compare_with_plan(work, CLUSTER, [measure(0, 1000, 10.0), measure(1, 2000, 5.0)], 0.5, 4096, is_cpu=True)
+    assert [row["peak_memory_gib"]["planned"] for row in record["ranks"]] == [size / GIB for size in planned]
+    assert [row["peak_memory_gib"]["measured"] for row in record["ranks"]] == [1000 / GIB, 2000 / GIB]
+    assert [row["sent_gib"]["pipeline"]["measured"] for row in record["ranks"]] == [10 / GIB, 5 / GIB]
+    # Headlines: the rank that held most, and the one that sent most.
+    assert record["peak_memory_gib"]["planned"] == planned[1] / GIB
+    assert record["sent_gib"]["planned"] == compute_traffic(work, 0).total / GIB
+    assert record["step_seconds"]["planned"] == compute_step_time(work, CLUSTER).total
+    assert record["step_seconds"]["measured"] == 0.5
+    assert record["checkpoint_gib"]["planned"] == compute_checkpoint_bytes(work.shape) / GIB
+    assert record["checkpoint_gib"]["measured"] == 4096 / GIB
+
+
+def test_what_is_not_known_yet_stays_open(tmp_path: Path) -> None:
+    record = compare_with_plan(make_work(tmp_path), None, [measure(0, None, None)], None, None, is_cpu=True)
+    assert record["cluster"] is None
+    assert record["step_seconds"] == {"planned": None, "measured": None, "error": None}
+    for name in ("peak_memory_gib", "checkpoint_gib", "sent_gib"):
+        assert record[name]["measured"] is None
+        assert record[name]["planned"] > 0
+
+
+def test_a_run_is_planned_for_the_cluster_that_it_names(tmp_path: Path) -> None:
+    assert find_cluster(load_tiny_config(tmp_path), torch.device("cpu")) == CLUSTER
+    named = find_cluster(load_tiny_config(tmp_path, "tracking.cluster=dgx_h100"), torch.device("cpu"))
+    assert named == load_cluster("dgx_h100")
+    with pytest.raises(ConfigError, match=r"tracking.cluster = dgx_h10: .* Did you mean 'dgx_h100'"):
+        find_cluster(load_tiny_config(tmp_path, "tracking.cluster=dgx_h10"), torch.device("cpu"))
