@@ -136,7 +136,7 @@ def load_cluster(name_or_file: str, folder: Path = CLUSTER_FOLDER) -> ClusterCon
     Raises:
         ConfigError: there is none of that name, or it has mistakes; each is named.
     """
-    return read_cluster(_find_file(name_or_file, folder))
+    return read_cluster(find_cluster_file(name_or_file, folder))
 
 
 def read_cluster(path: Path) -> ClusterConfig:
@@ -148,7 +148,8 @@ def read_cluster(path: Path) -> ClusterConfig:
         raise ConfigError("\n".join(explain_errors(error, ClusterConfig, values, origins))) from error
 
 
-def _find_file(name_or_file: str, folder: Path) -> Path:
+def find_cluster_file(name_or_file: str, folder: Path = CLUSTER_FOLDER) -> Path:
+    """The file of a cluster; arguments and errors as of `load_cluster`."""
     if name_or_file.endswith((".yaml", ".yml")) or "/" in name_or_file:
         return Path(name_or_file)
     names = list_clusters(folder)
