@@ -33,7 +33,7 @@ _LEGEND = (
 )
 
 
-def _open_console() -> Console:
+def open_console() -> Console:
     """Standard output; as wide as the tables need where it is no terminal."""
     console = Console(soft_wrap=True, highlight=False)
     return console if console.is_terminal else Console(soft_wrap=True, highlight=False, width=_FILE_WIDTH)
@@ -58,7 +58,7 @@ def draw_memory_bar(memory: RankMemory, capacity: float, width: int = _BAR_WIDTH
 
 def print_estimate(estimate: Estimate, explain: bool) -> None:
     """Every number of a run, with `explain` its formula and source beside it."""
-    console = _open_console()
+    console = open_console()
     table = Table(box=rich.box.SIMPLE_HEAD, show_header=explain)
     for column in ("", "number", "", *(("formula", "source") if explain else ())):
         table.add_column(column, overflow="fold")
@@ -118,7 +118,7 @@ def _merge_equal(memories: Sequence[RankMemory]) -> list[tuple[int, int, RankMem
 
 def print_proposals(best: Sequence[Proposal], result: SearchResult, cluster: ClusterConfig) -> None:
     """The ranked list, and why each is behind the first."""
-    console = _open_console()
+    console = open_console()
     columns = (
         "",
         "data",
