@@ -134,7 +134,7 @@ def find_too_low(work: Workload, seconds: float, cluster: ClusterConfig, shares:
         shares: that were fitted.
 
     Returns:
-        `key = value, at least that much is needed`; None when shares below 1 explain the step.
+        `key = value is too low, at least that much would be needed`; None when shares below 1 explain the step.
     """
     full = [share for share in shares if getattr(cluster.efficiency, share) >= 1 and share in _NUMBER_OF]
     if not full or compute_step_time(work, cluster).total < (1 + _TOLERANCE) * seconds:
@@ -151,8 +151,8 @@ def find_too_low(work: Workload, seconds: float, cluster: ClusterConfig, shares:
     value, factor = getattr(getattr(cluster, section), key), 1.0
     while factor < _MOST_FACTOR and compute_step_time(work, scale(share, factor)).total > seconds:
         factor *= _FACTOR_STEP
-    needed = f"at least {value * factor:.3g} would be needed" if factor < _MOST_FACTOR else "and not the only one"
-    return f"{section}.{key} = {value:.4g}, {needed}"
+    needed = f"at least {value * factor:.3g} would be needed" if factor < _MOST_FACTOR else "not it alone"
+    return f"{section}.{key} = {value:.4g} is too low, {needed}"
 
 
 def _name_number(share: Share, work: Workload) -> tuple[str, str]:

@@ -42,7 +42,7 @@ def test_a_step_that_is_faster_than_all_shares_allow_names_the_number_that_is_to
     assert fitted.efficiency.matrix_products == 1
     found = find_too_low(SMALL, seconds, fitted, ["matrix_products"])
     assert found is not None
-    start, needed = found.split(", at least ")
+    start, needed = found.split(" is too low, at least ")
     assert start == "device.bfloat16_teraflops = 989.4"
     teraflops = float(needed.removesuffix(" would be needed"))
     device = H100.device.model_copy(update={"bfloat16_teraflops": teraflops})
@@ -54,7 +54,7 @@ def test_a_number_that_does_not_explain_a_step_alone_is_named_as_one_of_several(
     fitted = change("memory", 1.0)
     seconds = 0.01 * compute_step_time(SMALL, fitted).total
     assert find_too_low(SMALL, seconds, fitted, ["memory"]) == (
-        "device.memory_gb_per_second = 3350, and not the only one"
+        "device.memory_gb_per_second = 3350 is too low, not it alone"
     )
 
 

@@ -110,7 +110,8 @@ def test_a_run_that_is_faster_than_the_description_names_its_number(
     code, printed = call(["--calibrate", str(run)], monkeypatch, capsys)
     assert code == 0
     assert (
-        f"less than two CPU cores allows: device.float32_teraflops = {CPUS.device.float32_teraflops:.4g}, " in printed
+        f"less than two CPU cores allows: device.float32_teraflops = {CPUS.device.float32_teraflops:.4g} is too low, "
+        in printed
     )
     assert "Measure this machine: llmtrain cluster measure; or correct the file." in printed
 
