@@ -87,7 +87,7 @@ def calibrate_and_tell(
     """
     found = calibrate(folders, cluster)
     if write is not None:
-        write_calibrated(found, write)
+        write_calibrated(found, write, cluster)
     if as_json:
         sys.stdout.write(json.dumps(found.to_dict(), indent=2) + "\n")
     else:
@@ -198,15 +198,20 @@ def _describe_errors(values: dict[str, Any]) -> str:
     )
 
 
-def write_calibrated(found: Calibration, path: Path) -> None:
+def write_calibrated(found: Calibration, path: Path, cluster: str | None) -> None:
     """Write the cluster with its fitted shares.
+
+    Args:
+        found: what was fitted.
+        path: YAML file to write.
+        cluster: as `calibrate` was given it, for the command in the first line.
 
     Raises:
         ConfigError: the file cannot be written.
     """
     runs = " ".join(f"--calibrate {run.folder}" for run in found.runs)
     head = [
-        f"llmtrain plan {runs} --cluster ... --write {path}",
+        f"llmtrain plan {runs}{f' --cluster {cluster}' if cluster else ''} --write {path}",
         "",
         f"{found.before.name}, with shares fitted to the median step of each of these runs:",
         *(f"  {run.folder}: {describe_seconds(run.step_seconds)}, {run.work.shape.num_parameters:,} parameters"

@@ -29,7 +29,7 @@ _TERM_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
 _ATTENTION_SHAPES = {"cpu": (8, 4, 256, 32), "cuda": (8, 16, 2048, 128)}
 """Batch, heads, tokens, dimensions of a head: what a small and what a large model has."""
 _SUM_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
-_SMALL_SUMS, _LARGE_SUMS, _ATTENTIONS, _ADDITIONS = 50, 5, 10, 20
+_SMALL_SUMS, _LARGE_SUMS, _ATTENTIONS, _ADDITIONS = 50, 10, 20, 20
 _FILE_BYTES = 128 << 20
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 

@@ -86,7 +86,9 @@ def test_the_fitted_cluster_is_written_and_plans_the_runs_as_they_were(
     assert code == 0
     assert "error of each run when the shares are fitted to the others: mean 0.0%, worst 0.0%" in printed
     text = path.read_text()
-    assert text.startswith(f"# llmtrain plan --calibrate {tmp_path / 'run-0'} --calibrate {tmp_path / 'run-1'} ")
+    assert text.startswith(
+        f"# llmtrain plan --calibrate {tmp_path / 'run-0'} --calibrate {tmp_path / 'run-1'} --write {path}\n"
+    )
     assert "matrix_products: 0.4  # fitted to the runs above" in text
     assert load_cluster(str(path)) == change(matrix_products=0.4)
 
