@@ -8,6 +8,7 @@ import dataclasses
 import json
 import shlex
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from llmtrain.tracking.machine_speed import MachineSpeed, Spread, SumSeconds
 
 TIMEOUT_SECONDS = 300
+_COMMENT_WIDTH = 116
 ASSUMED_WATTS = {"cpu": 15.0, "cuda": 700.0}
 """Of a core with its share of the host, and of a large GPU."""
 
@@ -163,13 +165,12 @@ def _describe_method(speed: "MachineSpeed", command: str) -> list[str]:
 
     ranks = speed.nodes * speed.ranks_per_node
     who = f"{ranks} ranks at once, each of {_count_threads(speed)}" if ranks > 1 else _count_threads(speed)
-    return [
-        command,
-        "",
-        f"Measured by {who}. Each number is the best of a round on the slowest rank, the median of",
-        f"{ROUNDS} rounds; the least and the most stand behind it. Shares of `efficiency` are 1 where programs",
-        "measured what they are shares of; `llmtrain plan --calibrate RUN` fits them to finished runs.",
-    ]
+    method = (
+        f"Measured by {who}. Each number is the best of a round on the slowest rank, the median of {ROUNDS} rounds; "
+        "the least and the most stand behind it. Shares of `efficiency` are 1 where programs measured what they are "
+        "shares of; `llmtrain plan --calibrate RUN` fits them to finished runs."
+    )
+    return [command, "", *textwrap.wrap(method, _COMMENT_WIDTH)]
 
 
 def _list_notes(speed: "MachineSpeed") -> dict[str, str]:

@@ -8,12 +8,29 @@ from typing import Any
 import pytest
 
 from llmtrain import __main__ as door
-from llmtrain.config.cluster import ClusterConfig, load_cluster
+from llmtrain.config.cluster import ClusterConfig, DeviceConfig, EfficiencyConfig, LinkConfig, load_cluster
+from llmtrain.config.cluster_file import render_cluster
 from llmtrain.plan.report import describe_seconds
 from llmtrain.plan.step_time import compute_step_time
 from tests.stages.finished_runs import load_run_workload, write_finished_run
 
 CPUS = load_cluster("two_core_cpu")
+ALL_ONE = EfficiencyConfig(matrix_products=1, fused_attention=1, memory=1, links=1, overlap=0)
+DESCRIBED = CPUS.model_copy(
+    update={
+        "device": DeviceConfig(
+            name="core",
+            kind="cpu",
+            memory_gib=8,
+            bfloat16_teraflops=1.2,
+            float32_teraflops=0.1,
+            memory_gb_per_second=16,
+        ),
+        "link": LinkConfig(gb_per_second=0.9, latency_microseconds=110),
+        "efficiency": ALL_ONE,
+    }
+)
+"""Numbers that stay when this machine is measured anew."""
 SIZES: tuple[list[str], ...] = (
     [],
     ["model.hidden_size=256"],
@@ -49,13 +66,16 @@ def write_runs(folder: Path, cluster: ClusterConfig, count: int) -> list[str]:
 def test_the_shares_that_runs_were_made_with_are_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    truth = change(matrix_products=0.4, memory=0.6)
-    arguments = [*write_runs(tmp_path, truth, 4), "--cluster", "two_core_cpu", "--json"]
+    path = tmp_path / "described.yaml"
+    path.write_text(render_cluster(DESCRIBED, [], {}))
+    shares = {"matrix_products": 0.4, "memory": 0.6}
+    truth = DESCRIBED.model_copy(update={"efficiency": ALL_ONE.model_copy(update=shares)})
+    arguments = [*write_runs(tmp_path, truth, 4), "--cluster", str(path), "--json"]
     code, printed = call(arguments, monkeypatch, capsys)
     found = json.loads(printed)
     assert code == 0
-    assert found["fitted"] == {"matrix_products": 0.4, "memory": 0.6}
-    assert found["kept"] == CPUS.efficiency.model_dump(exclude={"matrix_products", "memory"})
+    assert found["fitted"] == shares
+    assert found["kept"] == ALL_ONE.model_dump(exclude={"matrix_products", "memory"})
     assert found["left_out"] == {"over": "runs", "mean": pytest.approx(0), "worst": pytest.approx(0)}
     for row in found["runs"]:
         assert row["before_seconds"] < row["measured_seconds"] == pytest.approx(row["after_seconds"])
