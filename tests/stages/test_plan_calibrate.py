@@ -1,6 +1,7 @@
 """`llmtrain plan --calibrate`: shares of known runs are found again, errors told, files written, mistakes named."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,20 @@ def test_a_run_that_is_faster_than_the_description_names_its_number(
         in printed
     )
     assert "Measure this machine: llmtrain cluster measure; or correct the file." in printed
+
+
+def test_runs_are_read_and_fitted_without_torch(tmp_path: Path) -> None:
+    run = write_finished_run(tmp_path, "a", 2, [0.1, 0.2])
+    code = f"""
+import sys
+sys.argv = ["llmtrain", "plan", "--calibrate", {str(run)!r}, "--json"]
+from llmtrain.__main__ import app
+app(standalone_mode=False)
+assert not {{"torch", "deepspeed", "transformers", "matplotlib"}} & set(sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["left_out"]["over"] == "intervals"
 
 
 def test_mistakes_are_told_without_a_traceback(
