@@ -6,7 +6,7 @@ In: workloads with measured seconds. Out: `EfficiencyConfig`, and how well it pr
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from llmtrain.config.cluster import ClusterConfig
@@ -24,13 +24,7 @@ _LOW_SHARE, _SEEN = 0.5, 0.02
 """A share is seen when half of it makes a step so much longer."""
 _TOLERANCE = 0.02
 _MOST_FACTOR, _FACTOR_STEP = 100.0, 1.01
-_NUMBER_OF: Mapping[Share, tuple[str, str]] = {
-    "matrix_products": ("device", "{}_teraflops"),
-    "fused_attention": ("device", "{}_teraflops"),
-    "memory": ("device", "memory_gb_per_second"),
-    "links": ("link", "gb_per_second"),
-}
-"""What each is a share of."""
+_BANDWIDTHS = (("device", "memory_gb_per_second"), ("link", "gb_per_second"), ("network", "gb_per_second"))
 
 
 def fit_efficiency(measured: Sequence[Measured], cluster: ClusterConfig, shares: Sequence[Share]) -> ClusterConfig:
@@ -124,40 +118,36 @@ def compute_interval_errors(work: Workload, intervals: Sequence[float], cluster:
     return errors
 
 
-def find_too_low(work: Workload, seconds: float, cluster: ClusterConfig, shares: Sequence[Share]) -> str | None:
-    """The number of a description that must be too low, because a step took less than it allows.
+def find_too_low(work: Workload, seconds: float, cluster: ClusterConfig) -> str | None:
+    """The number of a description that must be too low, because a step took less than all shares of 1 allow.
 
     Args:
         work: of the step.
         seconds: that it took.
-        cluster: with fitted shares.
-        shares: that were fitted.
+        cluster: where it ran.
 
     Returns:
-        `key = value is too low, at least that much would be needed`; None when shares below 1 explain the step.
+        `key = value is too low, at least that much would be needed`; None when the description allows the step.
     """
-    full = [share for share in shares if getattr(cluster.efficiency, share) >= 1 and share in _NUMBER_OF]
-    if not full or compute_step_time(work, cluster).total < (1 + _TOLERANCE) * seconds:
+    bound = cluster
+    for share in get_args(Share):
+        bound = _set_share(bound, share, 1.0)
+    if compute_step_time(work, bound).total < (1 + _TOLERANCE) * seconds:
         return None
 
-    def scale(share: Share, factor: float) -> ClusterConfig:
-        section, key = _name_number(share, work)
-        values = getattr(cluster, section)
+    def take(section: str, key: str, factor: float) -> float:
+        values = getattr(bound, section)
         scaled = values.model_copy(update={key: getattr(values, key) * factor})
-        return cluster.model_copy(update={section: scaled})
+        return compute_step_time(work, bound.model_copy(update={section: scaled})).total
 
-    share = min(full, key=lambda name: compute_step_time(work, scale(name, 2.0)).total)
-    section, key = _name_number(share, work)
-    value, factor = getattr(getattr(cluster, section), key), 1.0
-    while factor < _MOST_FACTOR and compute_step_time(work, scale(share, factor)).total > seconds:
+    peak = "bfloat16_teraflops" if work.compute_bytes == 2 else "float32_teraflops"
+    numbers = (("device", peak), *_BANDWIDTHS)
+    section, key = min(numbers, key=lambda number: take(number[0], number[1], 2.0))
+    value, factor = getattr(getattr(bound, section), key), 1.0
+    while factor < _MOST_FACTOR and take(section, key, factor) > seconds:
         factor *= _FACTOR_STEP
     needed = f"at least {value * factor:.3g} would be needed" if factor < _MOST_FACTOR else "not it alone"
     return f"{section}.{key} = {value:.4g} is too low, {needed}"
-
-
-def _name_number(share: Share, work: Workload) -> tuple[str, str]:
-    section, key = _NUMBER_OF[share]
-    return section, key.format("bfloat16" if work.compute_bytes == 2 else "float32")
 
 
 def _set_share(cluster: ClusterConfig, share: Share, value: float) -> ClusterConfig:

@@ -124,7 +124,7 @@ def calibrate(folders: Sequence[Path], cluster: str | None) -> Calibration:
     too_low = [
         f"{run.folder}: a step takes {describe_seconds(run.step_seconds)}, less than {before.name} allows: {found}."
         for run in runs
-        if (found := find_too_low(run.work, run.step_seconds, after, shares))
+        if (found := find_too_low(run.work, run.step_seconds, before))
     ]
     return Calibration(runs, before, after, shares, tuple(errors), tuple(too_low))
 

@@ -129,7 +129,10 @@ def test_a_configuration_beside_runs_is_planned_on_the_fitted_cluster(
 def test_a_run_that_is_faster_than_the_description_names_its_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = write_finished_run(tmp_path, "a", 2, [0.7 * compute_step_time(load_run_workload(tmp_path, 2), CPUS).total])
+    ones = change(matrix_products=1, fused_attention=1, memory=1, links=1, overlap=1)
+    large = ["model.hidden_size=512", "batch.sequence_length=1024"]
+    seconds = 0.7 * compute_step_time(load_run_workload(tmp_path, 2, *large), ones).total
+    run = write_finished_run(tmp_path, "a", 2, [seconds], *large)
     code, printed = call(["--calibrate", str(run)], monkeypatch, capsys)
     assert code == 0
     assert (
