@@ -141,7 +141,7 @@ def load_cluster(
     Raises:
         ConfigError: there is none of that name, or it has mistakes; each is named.
     """
-    return read_cluster(_find_file(name_or_file, folder, asked_by))
+    return read_cluster(find_cluster_file(name_or_file, folder, asked_by))
 
 
 def read_cluster(path: Path) -> ClusterConfig:
@@ -164,7 +164,10 @@ def find_cluster_of_device(torch_name: str, folder: Path = CLUSTER_FOLDER) -> Cl
     return next((c for c in clusters if c.device.torch_name and c.device.torch_name in torch_name), None)
 
 
-def _find_file(name_or_file: str, folder: Path, asked_by: str) -> Path:
+def find_cluster_file(
+    name_or_file: str, folder: Path = CLUSTER_FOLDER, asked_by: str = "command line: --cluster"
+) -> Path:
+    """The file of a cluster; arguments and errors as of `load_cluster`."""
     if name_or_file.endswith((".yaml", ".yml")) or "/" in name_or_file:
         return Path(name_or_file)
     names = list_clusters(folder)

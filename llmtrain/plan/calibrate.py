@@ -5,8 +5,9 @@ In: workloads with measured seconds. Out: `EfficiencyConfig`, and how well it pr
 
 import itertools
 import math
+import statistics
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from llmtrain.config.cluster import ClusterConfig
 from llmtrain.plan.step_time import compute_step_time
@@ -15,8 +16,15 @@ from llmtrain.plan.workload import Workload
 Measured = tuple[Workload, float]
 """A step and its seconds."""
 
-Share = Literal["matrix_products", "fused_attention", "memory", "links", "overlap"]
+Share = Literal["matrix_products", "memory", "links", "fused_attention", "overlap"]
+"""In the order in which they are fitted where few steps were measured."""
 _STEPS = (0.04, 0.02, 0.01)
+_MOST_SHARES = 3
+_LOW_SHARE, _SEEN = 0.5, 0.02
+"""A share is seen when half of it makes a step so much longer."""
+_TOLERANCE = 0.02
+_MOST_FACTOR, _FACTOR_STEP = 100.0, 1.01
+_BANDWIDTHS = (("device", "memory_gb_per_second"), ("link", "gb_per_second"), ("network", "gb_per_second"))
 
 
 def fit_efficiency(measured: Sequence[Measured], cluster: ClusterConfig, shares: Sequence[Share]) -> ClusterConfig:
@@ -69,3 +77,78 @@ def compute_leave_one_out_errors(
 
 def _loss(measured: Sequence[Measured], cluster: ClusterConfig) -> float:
     return sum(math.log(compute_step_time(work, cluster).total / seconds) ** 2 for work, seconds in measured)
+
+
+def find_seen_shares(works: Sequence[Workload], cluster: ClusterConfig) -> list[Share]:
+    """Shares that make a difference to these steps, in the order in which they are fitted.
+
+    Args:
+        works: steps.
+        cluster: where they run.
+    """
+    found: list[Share] = []
+    for share in get_args(Share):
+        low, high = (_set_share(cluster, share, value) for value in (_LOW_SHARE, 1.0))
+        times = [(compute_step_time(work, low).total, compute_step_time(work, high).total) for work in works]
+        if any(abs(slow / fast - 1) > _SEEN for slow, fast in times):
+            found.append(share)
+    return found
+
+
+def count_fitted_shares(num_steps: int) -> int:
+    """How many shares so many steps allow: fewer than those that are left when one is kept out of the fit."""
+    return max(1, min(num_steps - 2, _MOST_SHARES))
+
+
+def compute_interval_errors(work: Workload, intervals: Sequence[float], cluster: ClusterConfig) -> list[float]:
+    """Relative error of each interval's prediction by `matrix_products` fitted to the median of the others.
+
+    It shows the noise of one run, not how well another model is foretold.
+
+    Args:
+        work: of the run.
+        intervals: seconds of a step, two or more.
+        cluster: where the run was made.
+    """
+    errors = []
+    for number, seconds in enumerate(intervals):
+        others = statistics.median([*intervals[:number], *intervals[number + 1 :]])
+        fitted = fit_efficiency([(work, others)], cluster, ("matrix_products",))
+        errors.append(compute_step_time(work, fitted).total / seconds - 1)
+    return errors
+
+
+def find_too_low(work: Workload, seconds: float, cluster: ClusterConfig) -> str | None:
+    """The number of a description that must be too low, because a step took less than all shares of 1 allow.
+
+    Args:
+        work: of the step.
+        seconds: that it took.
+        cluster: where it ran.
+
+    Returns:
+        `key = value is too low, at least that much would be needed`; None when the description allows the step.
+    """
+    bound = cluster
+    for share in get_args(Share):
+        bound = _set_share(bound, share, 1.0)
+    if compute_step_time(work, bound).total < (1 + _TOLERANCE) * seconds:
+        return None
+
+    def take(section: str, key: str, factor: float) -> float:
+        values = getattr(bound, section)
+        scaled = values.model_copy(update={key: getattr(values, key) * factor})
+        return compute_step_time(work, bound.model_copy(update={section: scaled})).total
+
+    peak = "bfloat16_teraflops" if work.compute_bytes == 2 else "float32_teraflops"
+    numbers = (("device", peak), *_BANDWIDTHS)
+    section, key = min(numbers, key=lambda number: take(number[0], number[1], 2.0))
+    value, factor = getattr(getattr(bound, section), key), 1.0
+    while factor < _MOST_FACTOR and take(section, key, factor) > seconds:
+        factor *= _FACTOR_STEP
+    needed = f"at least {value * factor:.3g} would be needed" if factor < _MOST_FACTOR else "not it alone"
+    return f"{section}.{key} = {value:.4g} is too low, {needed}"
+
+
+def _set_share(cluster: ClusterConfig, share: Share, value: float) -> ClusterConfig:
+    return cluster.model_copy(update={"efficiency": cluster.efficiency.model_copy(update={share: value})})

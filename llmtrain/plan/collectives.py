@@ -50,6 +50,24 @@ def gather_seconds(size: float, ranks: int, stride: int, cluster: ClusterConfig)
     # Each member on a machine has a port of its own to the others, and rings use them all at once.
     ports = 1 if is_inside else max(1, min(ranks, cluster.devices_per_node // stride))
     speed = link.gb_per_second if ports == 1 else min(link.gb_per_second * ports, cluster.link.gb_per_second)
-    hops = ranks - 1 if is_inside else ranks.bit_length()
     seconds = size * (ranks - 1) / ranks / (speed * 1e9 * cluster.efficiency.links)
-    return seconds + hops * link.latency_microseconds * 1e-6
+    return seconds + _count_hops(ranks, is_inside) * link.latency_microseconds * 1e-6
+
+
+def infer_link(small_seconds: float, large_seconds: float, size: float, ranks: int, is_inside: bool) -> LinkConfig:
+    """The link with which `all_reduce_seconds` gives what was measured, at full efficiency.
+
+    Args:
+        small_seconds: of a sum of next to nothing.
+        large_seconds: of a sum of `size` bytes on each rank.
+        size: bytes.
+        ranks: in the group, more than one.
+        is_inside: within a machine; otherwise one rank on each machine.
+    """
+    hops = _count_hops(ranks, is_inside)
+    bytes_per_second = 2 * size * (ranks - 1) / ranks / (large_seconds - small_seconds)
+    return LinkConfig(gb_per_second=bytes_per_second / 1e9, latency_microseconds=small_seconds / 2 / hops * 1e6)
+
+
+def _count_hops(ranks: int, is_inside: bool) -> int:
+    return ranks - 1 if is_inside else ranks.bit_length()

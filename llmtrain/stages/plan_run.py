@@ -17,15 +17,25 @@ _SHOWN = 10
 
 
 def plan_run(
-    config: Annotated[Path, typer.Argument(help="YAML file of the run.", metavar="CONFIG")],
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file of the run; not needed with --calibrate.", metavar="CONFIG")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value ...", metavar="[OVERRIDES]")] = None,
     more: Annotated[list[Path] | None, typer.Option("--config", "-c", help="More YAML files; later ones win.")] = None,
-    cluster: Annotated[str, typer.Option(help="A name in configs/clusters, or a YAML file.")] = _DEFAULT_CLUSTER,
+    cluster: Annotated[
+        str | None, typer.Option(help=f"A name of `cluster list`, or a YAML file; default {_DEFAULT_CLUSTER}.")
+    ] = None,
     world_size: Annotated[int | None, typer.Option(min=1, help="Ranks; default: the fewest whole machines.")] = None,
     search: Annotated[bool, typer.Option("--search", help="Rank every layout that fits.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Formula and source beside each number.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    write: Annotated[Path | None, typer.Option(help="With --search: write the best layout as an overlay.")] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="With --search: the best layout, as an overlay; with --calibrate: the fitted cluster."),
+    ] = None,
+    calibrate: Annotated[
+        list[Path] | None, typer.Option(help="Finished run to fit the cluster's efficiency to; several times.")
+    ] = None,
     simulate_failures: Annotated[bool, typer.Option("--simulate-failures", help="Play the run with failures.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="With --simulate-failures; default: 0.")] = None,
     scaling: Annotated[Path | None, typer.Option(help="Draw strong and weak scaling to this PNG file.")] = None,
@@ -35,8 +45,15 @@ def plan_run(
     from llmtrain.config.loader import load_config
     from llmtrain.stages.vocabulary import find_vocab_size
 
-    if write is not None and not search:
-        raise ConfigError("command line: --write needs --search: it writes the best layout found. Add --search.")
+    if write is not None and bool(calibrate) == search:
+        raise ConfigError(
+            "command line: --write needs --search, to write the best layout found, or --calibrate, to write the "
+            "fitted cluster. Add one of them, not both."
+        )
+    if calibrate and config is not None and as_json:
+        raise ConfigError("command line: --calibrate with CONFIG prints two things, --json one. Leave out one of them.")
+    if config is None and not calibrate:
+        raise ConfigError("command line: plan needs CONFIG, the YAML file of a run, or --calibrate RUN. Add one.")
     if simulate_failures and search:
         raise ConfigError(
             "command line: --simulate-failures plays one layout, --search ranks many. Write the best one with --search "
@@ -46,8 +63,15 @@ def plan_run(
         raise ConfigError("command line: --seed needs --simulate-failures: it decides them. Add --simulate-failures.")
     if scaling is not None and scaling.suffix != ".png":
         raise ConfigError(f"command line: --scaling {scaling}: the picture is a PNG. Give a file that ends in .png.")
+    if calibrate:
+        from llmtrain.stages.plan_calibrate import calibrate_and_tell
+
+        described = calibrate_and_tell(calibrate, cluster, write, as_json)
+    else:
+        described = load_cluster(cluster or _DEFAULT_CLUSTER)
+    if config is None:
+        return
     loaded = load_config([config, *(more or [])], overrides or []).config
-    described = load_cluster(cluster)
     vocab_size = find_vocab_size(loaded)
     if search:
         ranks = world_size or described.num_devices
