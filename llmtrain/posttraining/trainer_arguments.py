@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from llmtrain.config.stage_training import StageTraining
+from llmtrain.errors import ConfigError
 from llmtrain.posttraining.batch_sizes import count_accumulation
 from llmtrain.process.world import World
 
@@ -70,6 +71,27 @@ def build_deepspeed(stage: StageTraining) -> dict[str, Any] | None:
         # torch's AdamW, as without ZeRO: DeepSpeed's own would be compiled at start.
         "zero_allow_untested_optimizer": True,
     }
+
+
+def find_max_length(name: str, wanted: int | None, model: Any) -> int:
+    """Tokens of one example at most.
+
+    Raises:
+        ConfigError: more are wanted than the model has positions, or neither says how many.
+    """
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        if wanted is None:
+            raise ConfigError(
+                f"{name}.max_length: the configuration of {type(model).__name__} does not say how many tokens it reads "
+                f"(max_position_embeddings). Set {name}.max_length."
+            )
+        return wanted
+    if wanted is not None and wanted > positions:
+        raise ConfigError(
+            f"{name}.max_length = {wanted}: the model reads {positions} tokens. Choose at most {positions}."
+        )
+    return wanted or positions
 
 
 def announce_world(world: World, stage: StageTraining) -> None:

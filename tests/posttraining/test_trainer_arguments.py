@@ -10,8 +10,7 @@ from llmtrain.config.ppo import PpoConfig
 from llmtrain.config.sft import SftConfig
 from llmtrain.errors import ConfigError
 from llmtrain.posttraining.batch_sizes import count_accumulation
-from llmtrain.posttraining.sft import find_max_length
-from llmtrain.posttraining.trainer_arguments import announce_world, build_arguments, build_deepspeed
+from llmtrain.posttraining.trainer_arguments import announce_world, build_arguments, build_deepspeed, find_max_length
 from llmtrain.process.world import World
 
 SECTION = SftConfig(learning_rate=1e-3, micro_batch_size=4, global_batch_size=32)
