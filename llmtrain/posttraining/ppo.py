@@ -1,5 +1,6 @@
 """Reinforcement learning from a reward: models, prompts, trainer, and what held-out prompts say before and after."""
 
+import json
 import logging
 import os
 import shutil
@@ -11,7 +12,6 @@ from typing import Any
 from llmtrain.config.ppo import GuardsConfig, ModelReward, PpoConfig
 from llmtrain.errors import DataError
 from llmtrain.posttraining.answers import describe_reasons, encode_prompts, find_room, mix_prompts, show_prompt
-from llmtrain.posttraining.batch_sizes import count_accumulation
 from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.context import BEST, VALUE_MODEL, StageContext
@@ -22,7 +22,7 @@ from llmtrain.posttraining.records import read_split_prompts
 from llmtrain.posttraining.rewards import Rewards, load_function
 from llmtrain.posttraining.start import start_or_resume
 from llmtrain.posttraining.trained_prompts import leave_out_trained, read_trained
-from llmtrain.posttraining.trainer_arguments import build_arguments
+from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +92,9 @@ def _build_trainer(
 
     from llmtrain.posttraining.ppo_trainer import PpoTrainer
 
-    accumulation = announce_accelerator(section, context)
-    shared = build_arguments("ppo", section, context.checkpoints, context.config.run.seed, context.world)
+    announce_zero(section, context.world.world_size)
     arguments = PPOConfig(
-        **shared | {"gradient_accumulation_steps": accumulation},
+        **build_arguments("ppo", section, context.checkpoints, context.config.run.seed, context.world),
         total_episodes=section.train_steps * section.global_batch_size // section.mini_batches,
         num_mini_batches=1,
         num_sample_generations=0,
@@ -181,22 +180,10 @@ def build_value_model(context: StageContext, section: PpoConfig, chat: ChatToken
     return start_reward_model(context.parents["model"], chat.pad_id, context.config.run.seed)
 
 
-def announce_accelerator(section: PpoConfig, context: StageContext) -> int:
-    """Tell accelerate, through the environment, what TRL's PPOTrainer does not: ZeRO and the number format.
-
-    Returns:
-        Micro-batches of one optimizer step.
-    """
-    accumulation = count_accumulation("ppo", section, context.world.world_size)
-    if section.zero_stage:
-        os.environ |= {
-            "ACCELERATE_USE_DEEPSPEED": "true",
-            "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(section.zero_stage),
-            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": str(accumulation),
-            "ACCELERATE_GRADIENT_CLIPPING": str(section.max_grad_norm),
-            "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
-        }
-    return accumulation
+def announce_zero(section: PpoConfig, world_size: int) -> None:
+    """Tell accelerate of ZeRO through the environment: TRL's PPOTrainer hands no configuration on."""
+    if (config := build_deepspeed("ppo", section, world_size)) is not None:
+        os.environ |= {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": json.dumps(config)}
 
 
 def copy_model(context: StageContext, source: Path, target: Path) -> None:

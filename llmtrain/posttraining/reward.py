@@ -111,11 +111,13 @@ def _build_trainer(
 
     arguments = Arguments(
         **build_arguments("reward", section, context.checkpoints, context.config.run.seed, context.world),
-        deepspeed=build_deepspeed(section),
+        deepspeed=build_deepspeed("reward", section, context.world.world_size),
         num_train_epochs=section.train_epochs,
         max_length=max_length,
         center_rewards_coefficient=section.center_rewards_coefficient or None,
     )
+    # The loss of a difference of scores; accelerate casts what a model gives in bfloat16, DeepSpeed does not.
+    model.score.register_forward_hook(lambda module, inputs, scores: scores.float())
     rows = Dataset.from_dict({"chosen_ids": train.chosen, "rejected_ids": train.rejected})
     rows, repeated = fill_up(rows, section.global_batch_size)
     trainer = Trainer(

@@ -99,7 +99,7 @@ def _build_trainer(
 
     arguments = Arguments(
         **build_arguments("sft", section, context.checkpoints, context.config.run.seed, context.world),
-        deepspeed=build_deepspeed(section),
+        deepspeed=build_deepspeed("sft", section, context.world.world_size),
         num_train_epochs=section.train_epochs,
         max_length=max_length,
         packing=section.packing,
