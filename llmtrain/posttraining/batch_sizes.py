@@ -1,4 +1,6 @@
-"""How a global batch is cut for ranks, micro-batches and mini-batches. Starts without torch."""
+"""How a global batch is cut for ranks, micro-batches and mini-batches, and filled. Starts without torch."""
+
+from typing import Any
 
 from llmtrain.config.ppo import PpoConfig
 from llmtrain.config.stage_training import StageTraining
@@ -27,3 +29,17 @@ def count_accumulation(name: str, stage: StageTraining, world_size: int) -> int:
             f"of {factor}."
         )
     return stage.global_batch_size // factor
+
+
+def fill_up(rows: Any, multiple: int) -> tuple[Any, int]:
+    """Rows for whole batches only, so that an epoch has the same steps on any number of ranks.
+
+    Args:
+        rows: a Dataset.
+        multiple: rows of a batch of all ranks.
+
+    Returns:
+        The Dataset with its first rows again at its end, and how many they are.
+    """
+    missing = -len(rows) % multiple
+    return rows.select([*range(len(rows)), *(i % len(rows) for i in range(missing))]), missing

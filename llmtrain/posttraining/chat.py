@@ -117,6 +117,8 @@ def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, split_special_tokens=False)
     except Exception as error:  # tokenizers raises bare ones, and others where a file has another shape
         raise CheckpointError(f"{folder}: no tokenizer that `transformers` reads: {error!r}") from error
+    # It would warn of texts longer than its model reads: here they are left out, cut or refused, and counted.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise CheckpointError(
             f"{folder}: eos_token = {tokenizer.eos_token!r}, pad_token = {tokenizer.pad_token!r}. Post-training needs "

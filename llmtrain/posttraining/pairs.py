@@ -141,7 +141,11 @@ def sample_pairs(
     room = find_room("reward.sampled", config.generation, model)
     kept, rows, unasked = encode_prompts(chat, prompts, room)
     if not kept:
-        raise DataError(f"reward.sampled: no prompt is left to answer ({describe_reasons(unasked)}).")
+        raise DataError(
+            f"reward.sampled: no prompt of sft.data is left to answer ({describe_reasons(unasked)}). A prompt may have "
+            f"{room} tokens: the model reads {model.config.max_position_embeddings}, and "
+            f"reward.sampled.generation.max_new_tokens is {config.generation.max_new_tokens}."
+        )
     kept, rows = mix_prompts(kept, rows, context.config.run.seed)
     seed, mine = context.config.run.seed, range(context.world.rank, count, context.world.world_size)
     drawn: list[tuple[int, tuple[Answer, Answer], tuple[float, float]]] = []

@@ -1,5 +1,6 @@
 """Reinforcement learning from a reward: models, prompts, trainer, and what held-out prompts say before and after."""
 
+import json
 import logging
 import os
 import shutil
@@ -11,7 +12,6 @@ from typing import Any
 from llmtrain.config.ppo import GuardsConfig, ModelReward, PpoConfig
 from llmtrain.errors import DataError
 from llmtrain.posttraining.answers import describe_reasons, encode_prompts, find_room, mix_prompts, show_prompt
-from llmtrain.posttraining.batch_sizes import count_accumulation
 from llmtrain.posttraining.callback import StageCallback, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.context import BEST, VALUE_MODEL, StageContext
@@ -20,9 +20,9 @@ from llmtrain.posttraining.held_out import HeldOut, PolicyData
 from llmtrain.posttraining.models import check_vocabulary, load_causal_model, load_reward_model, start_reward_model
 from llmtrain.posttraining.records import read_split_prompts
 from llmtrain.posttraining.rewards import Rewards, load_function
-from llmtrain.posttraining.sft import start_or_resume
+from llmtrain.posttraining.start import start_or_resume
 from llmtrain.posttraining.trained_prompts import leave_out_trained, read_trained
-from llmtrain.posttraining.trainer_arguments import build_arguments
+from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
 
 logger = logging.getLogger(__name__)
 
@@ -46,20 +46,7 @@ def train_ppo(context: StageContext, section: PpoConfig) -> dict[str, Any] | Non
 
 
 def _train(context: StageContext, section: PpoConfig, policy: Any, held_out: HeldOut) -> dict[str, Any] | None:
-    from datasets import Dataset
-    from trl.experimental.ppo import PPOConfig
-
-    from llmtrain.posttraining.ppo_trainer import PpoTrainer
-
-    chat, data = held_out.chat, held_out.data
-    accumulation = announce_accelerator(section, context)
-    shared = build_arguments("ppo", section, context.checkpoints, context.config.run.seed, context.world)
-    arguments = PPOConfig(
-        **shared | {"gradient_accumulation_steps": accumulation},
-        total_episodes=section.train_steps * section.global_batch_size // section.mini_batches,
-        num_mini_batches=1,
-        num_sample_generations=0,
-    )
+    """All steps with their evaluations, from the start or a checkpoint on; then the models and the summary."""
     trainer: Any = None
 
     def evaluate(step: int) -> dict[str, float]:
@@ -68,26 +55,11 @@ def _train(context: StageContext, section: PpoConfig, policy: Any, held_out: Hel
         trainer.base_response_tokens = held_out.history[0]["response_tokens"]
         if section.guards != GuardsConfig() and held_out.is_best and trainer.guard is None:
             weights = take_weights(trainer.accelerator, trainer.model, "policy.")
-            save_trained(context, policy, weights, chat, context.folder / BEST)
+            save_trained(context, policy, weights, held_out.chat, context.folder / BEST)
         return metrics
 
     callback = StageCallback(context, section, evaluate)
-    rows = Dataset.from_dict({"input_ids": [ids for ids, _ in data.train]})
-    trainer = PpoTrainer(
-        context,
-        section,
-        chat,
-        held_out.rewards,
-        data.train,
-        args=arguments,
-        model=policy,
-        ref_model=held_out.reference,
-        value_model=build_value_model(context, section, chat),
-        train_dataset=rows,
-        eval_dataset=rows.select([0]),
-        callbacks=[callback],
-    )
-    quieten(trainer)
+    trainer = _build_trainer(context, section, policy, held_out, callback)
     resume = start_or_resume(context)
     if resume is not None:
         held_out.resume(int(resume.rpartition("-")[2]))
@@ -95,36 +67,80 @@ def _train(context: StageContext, section: PpoConfig, policy: Any, held_out: Hel
     trainer.train(resume_from_checkpoint=resume)
     if trainer.state.global_step < section.train_steps and trainer.guard is None:
         return None
-    weights = take_weights(trainer.accelerator, trainer.model)
-    prompts = [prompt.messages for prompt in data.records.train]
-    value_model = trainer.accelerator.unwrap_model(trainer.model).value_model
-    if value_model is not None:
-        save_trained(context, value_model, select_weights(weights, "value_model."), chat, context.folder / VALUE_MODEL)
     if trainer.guard is None:
         callback.evaluate(trainer.state.global_step)
-        save_trained(context, policy, select_weights(weights, "policy."), chat, context.model_folder, prompts)
-    else:
-        kept = held_out.take_best()
-        context.log_event("guard", message=trainer.guard, kept_step=kept)
-        logger.warning(
-            "%s: %s; kept is the model of step %d%s",
-            context.folder,
-            trainer.guard,
-            kept,
-            ", the fine-tuned one" if kept == 0 else "",
-        )
-        copy_model(context, context.folder / BEST, context.model_folder)
+    _save_models(context, trainer, policy, held_out)
     return {
         "algorithm": section.algorithm,
         "steps": trainer.state.global_step,
         "stopped_by": trainer.guard,
         "kept_step": held_out.after["step"],
         "kl_coefficient": trainer.kl_coefficient,
-        "records": data.records.describe(),
-        "left_out_prompts": data.left_out,
-        "held_out_prompts_by_source": dict(Counter(prompt.source for prompt in data.held_out)),
+        "records": held_out.data.records.describe(),
+        "left_out_prompts": held_out.data.left_out,
+        "held_out_prompts_by_source": dict(Counter(prompt.source for prompt in held_out.data.held_out)),
         **held_out.summarize(),
     }
+
+
+def _build_trainer(
+    context: StageContext, section: PpoConfig, policy: Any, held_out: HeldOut, callback: StageCallback
+) -> Any:
+    """Our trainer on TRL's arguments."""
+    from datasets import Dataset
+    from trl.experimental.ppo import PPOConfig
+
+    from llmtrain.posttraining.ppo_trainer import PpoTrainer
+
+    announce_zero(section, context.world.world_size)
+    arguments = PPOConfig(
+        **build_arguments("ppo", section, context.checkpoints, context.config.run.seed, context.world),
+        total_episodes=section.train_steps * section.global_batch_size // section.mini_batches,
+        num_mini_batches=1,
+        num_sample_generations=0,
+    )
+    prompts = held_out.data.train
+    rows = Dataset.from_dict({"input_ids": [ids for ids, _ in prompts]})
+    trainer = PpoTrainer(
+        context,
+        section,
+        held_out.chat,
+        held_out.rewards,
+        prompts,
+        args=arguments,
+        model=policy,
+        ref_model=held_out.reference,
+        value_model=build_value_model(context, section, held_out.chat),
+        train_dataset=rows,
+        eval_dataset=rows.select([0]),
+        callbacks=[callback],
+    )
+    quieten(trainer)
+    return trainer
+
+
+def _save_models(context: StageContext, trainer: Any, policy: Any, held_out: HeldOut) -> None:
+    """The value model, and the policy: of the last step, or of the best evaluation where a guard ended the run."""
+    weights = take_weights(trainer.accelerator, trainer.model)
+    value_model = trainer.accelerator.unwrap_model(trainer.model).value_model
+    if value_model is not None:
+        folder = context.folder / VALUE_MODEL
+        save_trained(context, value_model, select_weights(weights, "value_model."), held_out.chat, folder)
+    if trainer.guard is None:
+        prompts = [prompt.messages for prompt in held_out.data.records.train]
+        policy_weights = select_weights(weights, "policy.")
+        save_trained(context, policy, policy_weights, held_out.chat, context.model_folder, prompts)
+        return
+    kept = held_out.take_best()
+    context.log_event("guard", message=trainer.guard, kept_step=kept)
+    logger.warning(
+        "%s: %s; kept is the model of step %d%s",
+        context.folder,
+        trainer.guard,
+        kept,
+        ", the fine-tuned one" if kept == 0 else "",
+    )
+    copy_model(context, context.folder / BEST, context.model_folder)
 
 
 def encode_policy_data(
@@ -164,22 +180,10 @@ def build_value_model(context: StageContext, section: PpoConfig, chat: ChatToken
     return start_reward_model(context.parents["model"], chat.pad_id, context.config.run.seed)
 
 
-def announce_accelerator(section: PpoConfig, context: StageContext) -> int:
-    """Tell accelerate, through the environment, what TRL's PPOTrainer does not: ZeRO and the number format.
-
-    Returns:
-        Micro-batches of one optimizer step.
-    """
-    accumulation = count_accumulation("ppo", section, context.world.world_size)
-    if section.zero_stage:
-        os.environ |= {
-            "ACCELERATE_USE_DEEPSPEED": "true",
-            "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(section.zero_stage),
-            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": str(accumulation),
-            "ACCELERATE_GRADIENT_CLIPPING": str(section.max_grad_norm),
-            "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
-        }
-    return accumulation
+def announce_zero(section: PpoConfig, world_size: int) -> None:
+    """Tell accelerate of ZeRO through the environment: TRL's PPOTrainer hands no configuration on."""
+    if (config := build_deepspeed("ppo", section, world_size)) is not None:
+        os.environ |= {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": json.dumps(config)}
 
 
 def copy_model(context: StageContext, source: Path, target: Path) -> None:

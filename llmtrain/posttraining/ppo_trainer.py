@@ -140,7 +140,10 @@ class PpoTrainer(WithoutModelCard, PPOTrainer):  # type: ignore[misc]
         places = range(step * count + first, step * count + first + share)
         prompts = [self._find_prompt(place) for place in places]
         rows: list[Row] = []
-        with torch.no_grad(), self.whole_models() as models, self.accelerator.autocast():
+        cast = torch.autocast(
+            self.accelerator.device.type, torch.bfloat16, enabled=self._section.compute_dtype == "bfloat16"
+        )
+        with torch.no_grad(), self.whole_models() as models, cast:
             for start in range(0, share, self._section.micro_batch_size):
                 part = slice(start, start + self._section.micro_batch_size)
                 rows += self._judge(models, list(places[part]), prompts[part], clock)

@@ -44,7 +44,10 @@ def describe_empty(key: str, what: str, count: int, left_out: Mapping[str, int],
     """
     reasons = ", ".join(f"{reason}: {number}" for reason, number in left_out.items()) or "there were none"
     if training is None:
-        return f"{key}.data: no {what} is left of {count} records ({reasons})."
+        return (
+            f"{key}.data: no {what} is left of {count} records ({reasons}). Mend them, name others in {key}.data, or "
+            f"raise {key}.max_length if they are too long."
+        )
     return (
         f"{key}.data: no held-out {what} is left of {count} held-out records ({reasons}); {training} are left to train "
         f"on. Raise {key}.validation_fraction, or mend the records."

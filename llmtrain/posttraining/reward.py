@@ -6,12 +6,14 @@ held-out pairs -> accuracy, calibration, length;  answers of the fine-tuned mode
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from llmtrain.config.reward import GenerationConfig, RewardConfig
 from llmtrain.conversations.records import Message, Preference
 from llmtrain.conversations.split import find_shared_prompts
 from llmtrain.errors import ConfigError, DataError
+from llmtrain.posttraining.batch_sizes import fill_up
 from llmtrain.posttraining.callback import StageCallback, WithoutModelCard, quieten
 from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.context import StageContext
@@ -22,9 +24,9 @@ from llmtrain.posttraining.records import SplitRecords, read_split_preferences, 
 from llmtrain.posttraining.reward_offset import compute_offset, draw_own_answers
 from llmtrain.posttraining.reward_report import describe_judgements
 from llmtrain.posttraining.rewards import OFFSET, score_on_all_ranks
-from llmtrain.posttraining.sft import fill_up, find_max_length, start_or_resume
+from llmtrain.posttraining.start import start_or_resume
 from llmtrain.posttraining.trained_prompts import leave_out_trained, read_trained
-from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
+from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed, find_max_length
 
 
 def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any] | None:
@@ -49,28 +51,18 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
 
     trainer: Any = None
 
-    def judge() -> tuple[list[float], list[float]]:
+    def measure() -> dict[str, Any]:
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as whole:
-            return judge_pairs(whole, held_out, chat.pad_id, section.micro_batch_size, context)
+            scores = judge_pairs(whole, held_out, chat.pad_id, section.micro_batch_size, context)
+        return describe_judgements(held_out, *scores)
 
-    def evaluate(step: int) -> dict[str, float]:
-        report = describe_judgements(held_out, *judge())
-        return {
-            "validation/pair_accuracy": report["accuracy"]["value"],
-            "validation/loss": report["loss"],
-            "validation/reward_length_correlation": report["reward_length_correlation"],
-            "validation/calibration_error": report["calibration"]["expected_error"],
-        }
-
-    callback = StageCallback(context, section, evaluate)
+    callback = StageCallback(context, section, lambda step: list_metrics(measure()))
     trainer, repeated = _build_trainer(context, section, chat, model, train, max_length, callback)
-    quieten(trainer)
-    resume = start_or_resume(context)
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=start_or_resume(context))
     if trainer.state.global_step < trainer.state.max_steps:
         return None
-    callback.evaluate(trainer.state.global_step)
-    report = describe_judgements(held_out, *judge())
+    report = measure()
+    callback.record(trainer.state.global_step, list_metrics(report))
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as whole:
         offset = compute_offset(whole, own or train.chosen, chat.pad_id, section.micro_batch_size, context)
     model.config.update({OFFSET: offset})
@@ -87,6 +79,16 @@ def train_reward(context: StageContext, section: RewardConfig) -> dict[str, Any]
         "reward_offset": offset,
         "reward_offset_of": {"own_answers" if own else "chosen_answers": len(own or train.chosen)},
         "held_out": report,
+    }
+
+
+def list_metrics(report: Mapping[str, Any]) -> dict[str, float]:
+    """What of a report of `describe_judgements` is followed over the steps."""
+    return {
+        "validation/pair_accuracy": report["accuracy"]["value"],
+        "validation/loss": report["loss"],
+        "validation/reward_length_correlation": report["reward_length_correlation"],
+        "validation/calibration_error": report["calibration"]["expected_error"],
     }
 
 
@@ -109,16 +111,19 @@ def _build_trainer(
 
     arguments = Arguments(
         **build_arguments("reward", section, context.checkpoints, context.config.run.seed, context.world),
-        deepspeed=build_deepspeed(section),
+        deepspeed=build_deepspeed("reward", section, context.world.world_size),
         num_train_epochs=section.train_epochs,
         max_length=max_length,
         center_rewards_coefficient=section.center_rewards_coefficient or None,
     )
+    # The loss of a difference of scores; accelerate casts what a model gives in bfloat16, DeepSpeed does not.
+    model.score.register_forward_hook(lambda module, inputs, scores: scores.float())
     rows = Dataset.from_dict({"chosen_ids": train.chosen, "rejected_ids": train.rejected})
     rows, repeated = fill_up(rows, section.global_batch_size)
     trainer = Trainer(
         model=model, args=arguments, train_dataset=rows, processing_class=chat.tokenizer, callbacks=[callback]
     )
+    quieten(trainer)
     return trainer, repeated
 
 

@@ -7,7 +7,8 @@ import hashlib
 import importlib.util
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from numbers import Real
@@ -60,7 +61,7 @@ def load_function(function: ScoreFunction, key: str) -> Callable[[Answered], tor
         raise ConfigError(f"{key}.function = '{function.function}': {function.file} has no such function.")
 
     def score(answered: Answered) -> torch.Tensor:
-        return _call(found, answered, f"{function.file}:{function.function}")
+        return _call(found, answered, function)
 
     return score
 
@@ -89,13 +90,18 @@ def _import_file(file: Path) -> ModuleType:
     return module
 
 
-def _call(function: TextFunction, answered: Answered, where: str) -> torch.Tensor:
+def _call(function: TextFunction, answered: Answered, place: ScoreFunction) -> torch.Tensor:
+    where = f"{place.file}:{place.function}"
     try:
-        scores: list[Any] = list(function(list(answered.prompts), list(answered.responses)))
+        given = function(list(answered.prompts), list(answered.responses))
+        scores: list[Any] | None = list(given) if isinstance(given, Iterable) else None
     except Exception as error:
+        line = _find_line(error, place.file)
         raise DataError(
-            f"{where}: raised {error!r} for {len(answered.prompts)} responses. Mend the function."
+            f"{where}: raised {error!r} {line} for {len(answered.prompts)} responses. Mend the function."
         ) from error
+    if scores is None:
+        raise DataError(f"{where}: gave {given!r}. Give a list of numbers, one for each response.")
     if len(scores) != len(answered.prompts):
         raise DataError(f"{where}: gave {len(scores)} scores for {len(answered.prompts)} responses. Give one for each.")
     for prompt, response, value in zip(answered.prompts, answered.responses, scores, strict=True):
@@ -103,6 +109,13 @@ def _call(function: TextFunction, answered: Answered, where: str) -> torch.Tenso
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise DataError(f"{where}: gave {value!r} for {response[:80]!r} to {prompt[:80]!r}. Give finite numbers.")
     return torch.tensor([float(value) for value in scores], dtype=torch.float64)
+
+
+def _find_line(error: Exception, file: Path) -> str:
+    """The last line of a file that an error came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file.resolve())]
+    return f"at line {lines[-1]}" if lines else f"in {frames[-1].filename}"
 
 
 class RewardModel:

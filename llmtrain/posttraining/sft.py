@@ -9,19 +9,20 @@ from typing import Any
 import torch
 
 from llmtrain.config.sft import SftConfig
+from llmtrain.conversations.records import Conversation
 from llmtrain.data.labels import IGNORE_INDEX
-from llmtrain.errors import ConfigError
+from llmtrain.posttraining.batch_sizes import fill_up
 from llmtrain.posttraining.callback import StageCallback, WithoutModelCard, quieten
-from llmtrain.posttraining.chat import load_chat_tokenizer
-from llmtrain.posttraining.checkpoints import check_ranks, find_checkpoint, remove_torn
+from llmtrain.posttraining.chat import ChatTokenizer, load_chat_tokenizer
 from llmtrain.posttraining.context import StageContext, sum_over_ranks
 from llmtrain.posttraining.finish import save_trained, take_weights
 from llmtrain.posttraining.models import check_vocabulary, load_causal_model
 from llmtrain.posttraining.packing import check_packing
-from llmtrain.posttraining.records import read_split_conversations
+from llmtrain.posttraining.records import SplitRecords, read_split_conversations
 from llmtrain.posttraining.sft_data import Examples, encode_conversations
+from llmtrain.posttraining.start import start_or_resume
 from llmtrain.posttraining.trained_prompts import leave_out_trained, read_trained
-from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed
+from llmtrain.posttraining.trainer_arguments import build_arguments, build_deepspeed, find_max_length
 
 _PACKED_TOGETHER = 10_000  # examples among which the best fit is looked for
 
@@ -32,31 +33,73 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
     Returns:
         The summary, on every rank; None when a signal stopped it after saving.
     """
-    from datasets import Dataset
-    from trl import SFTConfig as Arguments
-    from trl import SFTTrainer
-    from trl.data_utils import pack_dataset
-
     chat = load_chat_tokenizer(context.parents["model"])
     model = load_causal_model(context.parents["model"])
     check_vocabulary(model, chat)
     if section.packing:
         check_packing(model)
     max_length = find_max_length("sft", section.max_length, model)
+    records, train, held_out = _encode_records(context, section, chat, max_length)
+    trainer: Any = None
+
+    def evaluate(step: int) -> dict[str, float]:
+        return compute_held_out_loss(trainer.model_wrapped, held_out, section.micro_batch_size, chat.pad_id, context)
+
+    callback = StageCallback(context, section, evaluate)
+    trainer, sequences = _build_trainer(context, section, chat, model, train, max_length, callback)
+    trainer.train(resume_from_checkpoint=start_or_resume(context))
+    if trainer.state.global_step < trainer.state.max_steps:
+        return None
+    after = callback.evaluate(trainer.state.global_step)
+    weights = take_weights(trainer.accelerator, trainer.model_wrapped)
+    prompts = [record.prompt for record in records.train]
+    save_trained(context, model, weights, chat, context.model_folder, prompts)
+    return {
+        "steps": trainer.state.global_step,
+        "records": records.describe(),
+        "train_examples": train.describe(),
+        "sequences": sequences,
+        "held_out_examples": held_out.describe(),
+        "max_length": max_length,
+        "held_out_loss": {"before": context.read_first("validation/loss"), "after": after.get("validation/loss")},
+        "held_out_loss_by_source": after,
+    }
+
+
+def _encode_records(
+    context: StageContext, section: SftConfig, chat: ChatTokenizer, max_length: int
+) -> tuple[SplitRecords[Conversation], Examples, Examples]:
+    """Records, and their examples to train on and held out; none was trained on before and is held out."""
     records = read_split_conversations(section.data, section.validation_fraction)
     leave_out_trained(records, read_trained(context.parents), "sft.data")
     limits = (max_length, section.long_examples, section.loss_on)
     train = encode_conversations(chat, records.train, *limits)
-    held_out = Examples()
-    if records.held_out:
-        held_out = encode_conversations(chat, records.held_out, *limits, training=len(train.input_ids))
+    if not records.held_out:
+        return records, train, Examples()
+    return records, train, encode_conversations(chat, records.held_out, *limits, training=len(train.input_ids))
+
+
+def _build_trainer(
+    context: StageContext,
+    section: SftConfig,
+    chat: ChatTokenizer,
+    model: Any,
+    train: Examples,
+    max_length: int,
+    callback: StageCallback,
+) -> tuple[Any, dict[str, int]]:
+    """TRL's trainer on sequences, packed or not, and how many these are."""
+    from datasets import Dataset
+    from trl import SFTConfig as Arguments
+    from trl import SFTTrainer
+    from trl.data_utils import pack_dataset
 
     class Trainer(WithoutModelCard, SFTTrainer):  # type: ignore[misc]
         """TRL's, without a page about itself in every checkpoint."""
 
     arguments = Arguments(
         **build_arguments("sft", section, context.checkpoints, context.config.run.seed, context.world),
-        deepspeed=build_deepspeed(section),
+        deepspeed=build_deepspeed("sft", section, context.world.world_size),
         num_train_epochs=section.train_epochs,
         max_length=max_length,
         packing=section.packing,
@@ -69,87 +112,11 @@ def train_sft(context: StageContext, section: SftConfig) -> dict[str, Any] | Non
     if section.packing:
         rows = pack_dataset(rows, max_length, "bfd", {"batch_size": _PACKED_TOGETHER})
     rows, repeated = fill_up(rows, section.global_batch_size)
-    trainer: Any = None
-
-    def evaluate(step: int) -> dict[str, float]:
-        network = model if trainer is None else trainer.model_wrapped
-        return compute_held_out_loss(network, held_out, section.micro_batch_size, chat.pad_id, context)
-
-    callback = StageCallback(context, section, evaluate)
     trainer = Trainer(
         model=model, args=arguments, train_dataset=rows, processing_class=chat.tokenizer, callbacks=[callback]
     )
     quieten(trainer)
-    resume = start_or_resume(context)
-    trainer.train(resume_from_checkpoint=resume)
-    if trainer.state.global_step < trainer.state.max_steps:
-        return None
-    after = callback.evaluate(trainer.state.global_step)
-    weights = take_weights(trainer.accelerator, trainer.model_wrapped)
-    prompts = [record.prompt for record in records.train]
-    save_trained(context, model, weights, chat, context.model_folder, prompts)
-    return {
-        "steps": trainer.state.global_step,
-        "records": records.describe(),
-        "train_examples": train.describe(),
-        "sequences": {"trained": len(rows), "repeated_to_fill_the_last_batch": repeated},
-        "held_out_examples": held_out.describe(),
-        "max_length": max_length,
-        "held_out_loss": {"before": context.read_first("validation/loss"), "after": after.get("validation/loss")},
-        "held_out_loss_by_source": after,
-    }
-
-
-def fill_up(rows: Any, multiple: int) -> tuple[Any, int]:
-    """Rows for whole batches only, so that an epoch has the same steps on any number of ranks.
-
-    Args:
-        rows: a Dataset.
-        multiple: rows of a batch of all ranks.
-
-    Returns:
-        The Dataset with its first rows again at its end, and how many they are.
-    """
-    missing = -len(rows) % multiple
-    return rows.select([*range(len(rows)), *(i % len(rows) for i in range(missing))]), missing
-
-
-def find_max_length(name: str, wanted: int | None, model: Any) -> int:
-    """Tokens of one example at most.
-
-    Raises:
-        ConfigError: more are wanted than the model has positions, or neither says how many.
-    """
-    positions: int | None = getattr(model.config, "max_position_embeddings", None)
-    if positions is None:
-        if wanted is None:
-            raise ConfigError(
-                f"{name}.max_length: the configuration of {type(model).__name__} does not say how many tokens it reads "
-                f"(max_position_embeddings). Set {name}.max_length."
-            )
-        return wanted
-    if wanted is not None and wanted > positions:
-        raise ConfigError(
-            f"{name}.max_length = {wanted}: the model reads {positions} tokens. Choose at most {positions}."
-        )
-    return wanted or positions
-
-
-def start_or_resume(context: StageContext) -> str | None:
-    """The checkpoint to go on from; the writer forgets what came after it."""
-    context.wait_for_all()
-    if context.world.is_first:
-        remove_torn(context.checkpoints)
-    context.wait_for_all()
-    checkpoint = find_checkpoint(context.checkpoints)
-    if checkpoint is not None:
-        check_ranks(checkpoint, context.world.world_size)
-    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
-    if context.writer is not None:
-        context.writer.resume(step if checkpoint is not None else -1)
-        context.log_event("started", first_step=step, world_size=context.world.world_size)
-    context.stop.install()
-    return str(checkpoint) if checkpoint is not None else None
+    return trainer, {"trained": len(rows), "repeated_to_fill_the_last_batch": repeated}
 
 
 @torch.no_grad()

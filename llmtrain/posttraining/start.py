@@ -1,4 +1,4 @@
-"""Join the ranks of a stage, and leave them."""
+"""Join the ranks of a stage, find where it goes on, and leave them."""
 
 import logging
 import warnings
@@ -9,6 +9,8 @@ import torch
 
 from llmtrain.config.stage_training import StageTraining
 from llmtrain.parallel.start import explain_timeout, pick_device, start_distributed, stop_distributed
+from llmtrain.posttraining.checkpoints import check_ranks, find_checkpoint, remove_torn
+from llmtrain.posttraining.context import StageContext
 from llmtrain.posttraining.trainer_arguments import announce_world
 from llmtrain.process.world import World
 
@@ -29,6 +31,23 @@ def joined_ranks(world: World, section: StageTraining) -> Iterator[torch.device]
             yield device
     finally:
         stop_distributed()
+
+
+def start_or_resume(context: StageContext) -> str | None:
+    """The checkpoint to go on from; the writer forgets what came after it."""
+    context.wait_for_all()
+    if context.world.is_first:
+        remove_torn(context.checkpoints)
+    context.wait_for_all()
+    checkpoint = find_checkpoint(context.checkpoints)
+    if checkpoint is not None:
+        check_ranks(checkpoint, context.world.world_size)
+    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
+    if context.writer is not None:
+        context.writer.resume(step if checkpoint is not None else -1)
+        context.log_event("started", first_step=step, world_size=context.world.world_size)
+    context.stop.install()
+    return str(checkpoint) if checkpoint is not None else None
 
 
 def _quieten() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from llmtrain.config.stage_training import StageTraining
+from llmtrain.errors import ConfigError
 from llmtrain.posttraining.batch_sizes import count_accumulation
 from llmtrain.process.world import World
 
@@ -43,7 +44,7 @@ def build_arguments(name: str, stage: StageTraining, folder: Path, seed: int, wo
         "seed": seed,
         "data_seed": seed,
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": stage.compute_dtype == "bfloat16",
+        "bf16": has_autocast_of_accelerate(stage),
         "gradient_checkpointing": stage.activation_recompute,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "ddp_find_unused_parameters": False,
@@ -53,23 +54,58 @@ def build_arguments(name: str, stage: StageTraining, folder: Path, seed: int, wo
     }
 
 
-def build_deepspeed(stage: StageTraining) -> dict[str, Any] | None:
-    """DeepSpeed's configuration; None without ZeRO. `auto` is filled in by `transformers` from its arguments."""
+def build_deepspeed(name: str, stage: StageTraining, world_size: int) -> dict[str, Any] | None:
+    """DeepSpeed's configuration; None without ZeRO.
+
+    Args:
+        name: of the section, for messages.
+        stage: the section.
+        world_size: ranks.
+    """
     if stage.zero_stage == 0:
         return None
     zero: dict[str, Any] = {"stage": stage.zero_stage}
     if stage.zero_stage == 3:
         # Without it models would be saved in pieces that nothing else reads.
         zero["stage3_gather_16bit_weights_on_model_save"] = True
-    return {
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
+    config = {
+        "train_micro_batch_size_per_gpu": stage.micro_batch_size,
+        "gradient_accumulation_steps": count_accumulation(name, stage, world_size),
+        "gradient_clipping": stage.max_grad_norm,
         "zero_optimization": zero,
-        "bf16": {"enabled": "auto"},
         # torch's AdamW, as without ZeRO: DeepSpeed's own would be compiled at start.
         "zero_allow_untested_optimizer": True,
     }
+    if stage.compute_dtype == "bfloat16":
+        # Modules named in the list would have their gradients summed in bfloat16.
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+    return config
+
+
+def has_autocast_of_accelerate(stage: StageTraining) -> bool:
+    """Whether accelerate, not DeepSpeed, casts: for ZeRO it would turn the weights themselves into bfloat16."""
+    return stage.compute_dtype == "bfloat16" and stage.zero_stage == 0
+
+
+def find_max_length(name: str, wanted: int | None, model: Any) -> int:
+    """Tokens of one example at most.
+
+    Raises:
+        ConfigError: more are wanted than the model has positions, or neither says how many.
+    """
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        if wanted is None:
+            raise ConfigError(
+                f"{name}.max_length: the configuration of {type(model).__name__} does not say how many tokens it reads "
+                f"(max_position_embeddings). Set {name}.max_length."
+            )
+        return wanted
+    if wanted is not None and wanted > positions:
+        raise ConfigError(
+            f"{name}.max_length = {wanted}: the model reads {positions} tokens. Choose at most {positions}."
+        )
+    return wanted or positions
 
 
 def announce_world(world: World, stage: StageTraining) -> None:
@@ -78,7 +114,7 @@ def announce_world(world: World, stage: StageTraining) -> None:
     # The configuration alone decides: a variable of the shell would change number formats or ZeRO in silence.
     for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
         del os.environ[name]
-    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if stage.compute_dtype == "bfloat16" else "no"
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if has_autocast_of_accelerate(stage) else "no"
     if world.world_size == 1 and stage.zero_stage == 0:
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
             os.environ.pop(name, None)

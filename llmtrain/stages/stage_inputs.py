@@ -21,7 +21,7 @@ from llmtrain.errors import ConfigError
 from llmtrain.posttraining.model_digest import digest_model
 
 # Raised when a stage computes something else from the same inputs.
-CODE_VERSION = 2
+CODE_VERSION = 3
 # Keys that change what is written, not what is computed.
 _FREE = {"log_every_steps", "save_every_steps", "keep_last", "evaluate_every_steps", "sample_table_rows"}
 

@@ -1,6 +1,7 @@
 """The chat template: what it marks, what it refuses, and that it survives saving."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -269,3 +270,16 @@ def test_a_tokenizer_of_another_shape_is_refused(text: str, tokenizer_files: Pat
     (folder / "tokenizer.json").write_text(text)
     with pytest.raises(CheckpointError, match="no tokenizer that `transformers` reads"):
         load_chat_tokenizer(folder)
+
+
+def test_a_text_longer_than_the_model_reads_is_no_warning_of_the_tokenizer(
+    tokenizer_files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("transformers.tokenization_utils_base")
+    logger.addHandler(caplog.handler)
+    try:
+        encoded = load_chat_tokenizer(tokenizer_files).encode([QUESTION, Message("assistant", "long " * 200)])
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert len(encoded.input_ids) > 96
+    assert caplog.text == ""

@@ -106,10 +106,3 @@ def test_every_term_of_the_reward_is_logged_and_summed(project: Path, model_fold
     lines, _ = run_ppo(project, model_folders["gpt2"], f"ppo.rewards={terms}", "ppo.train_steps=1")
     parts = find_first(lines, "ppo/score_judge") + 0.5 * find_first(lines, "ppo/score_short")
     assert find_first(lines, "ppo/score") == pytest.approx(parts)
-
-
-def test_bfloat16_trains(project: Path, model_folders: dict[str, Path]) -> None:
-    lines, _ = run_ppo(
-        project, model_folders["llama"], "ppo.compute_dtype=bfloat16", "ppo.epochs=1", "ppo.mini_batches=1"
-    )
-    assert find_first(lines, "ppo/ratio") == pytest.approx(1, abs=0.05)

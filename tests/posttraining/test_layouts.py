@@ -2,7 +2,7 @@
 
     LLMTRAIN_LAYOUTS=docs/results/posttraining_layouts.json python -m pytest tests/posttraining/test_layouts.py
 
-runs all sixteen cases in place of five, and writes the largest differences of each.
+runs all sixteen cases under torchrun in place of five, and writes the largest differences of each.
 """
 
 import itertools
@@ -13,12 +13,19 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.posttraining.stage_files import read_numbers, run_stage, write_stage_config
+from tests.posttraining.stage_files import LAUNCHERS, read_numbers, run_stage, write_stage_config
 
 # Rounding of float32 sums in another order, over a few steps.
 RELATIVE, ABSOLUTE = 2e-4, 2e-5
 STAGES = {"sft": "sft", "reward": "reward", "ppo": "ppo", "rloo": "ppo"}
-FEW = [("sft", 3), ("reward", 2), ("ppo", 3), ("ppo", 0), ("rloo", 2)]
+ALL = list(itertools.product(STAGES, range(4), ["torchrun"]))
+FEW = [
+    ("sft", 3, "torchrun"),
+    ("reward", 2, "nproc"),
+    ("ppo", 3, "nproc"),
+    ("ppo", 0, "torchrun"),
+    ("rloo", 2, "nproc"),
+]
 RESULTS = os.environ.get("LLMTRAIN_LAYOUTS")
 
 
@@ -41,13 +48,13 @@ def _models(stages: tuple[str, ...]) -> list[str]:
     return overrides
 
 
-@pytest.mark.parametrize(("name", "zero_stage"), itertools.product(STAGES, range(4)) if RESULTS else FEW)
-def test_two_ranks_compute_what_one_process_computes(alone: Path, name: str, zero_stage: int) -> None:
+@pytest.mark.parametrize(("name", "zero_stage", "launcher"), ALL if RESULTS else FEW)
+def test_two_ranks_compute_what_one_process_computes(alone: Path, name: str, zero_stage: int, launcher: str) -> None:
     run, stage = f"{name}-{zero_stage}", STAGES[name]
     overrides = [f"run.name={run}", f"{stage}.zero_stage={zero_stage}", *_models((stage,))]
     if name == "rloo":
         overrides.append("ppo.algorithm=rloo")
-    run_stage(alone, stage, "--nproc", "2", *overrides)
+    LAUNCHERS[launcher](alone, stage, *overrides)
     base = alone / "runs" / ("rloo" if name == "rloo" else "one") / stage
     expected, found = read_numbers(base), read_numbers(alone / "runs" / run / stage)
     assert [row[:2] for row in found] == [row[:2] for row in expected]

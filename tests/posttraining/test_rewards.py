@@ -115,11 +115,16 @@ def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return [1 / 0]", "raised ZeroDivisionError('division by zero') for 3 responses. Mend the function."),
         (
-            "return None",
-            "raised TypeError(\"'NoneType' object is not iterable\") for 3 responses. Mend the function.",
+            "return [1 / 0]",
+            "raised ZeroDivisionError('division by zero') at line 2 for 3 responses. Mend the function.",
         ),
+        (
+            "import json; json.loads('{')",
+            "raised JSONDecodeError('Expecting property name enclosed in double quotes: line 1 column 2 (char 1)') "
+            "at line 2 for 3 responses. Mend the function.",
+        ),
+        ("return None", "gave None. Give a list of numbers, one for each response."),
         ("return [1.0]", "gave 1 scores for 3 responses. Give one for each."),
         ("return [1.0, float('nan'), 2]", "gave nan for 'bb' to 'two'. Give finite numbers."),
         ("return [1.0, 1.0, float('inf')]", "gave inf for 'ccc' to 'three'. Give finite numbers."),

@@ -84,11 +84,15 @@ def test_when_nothing_is_left_the_reasons_are_told(chat: ChatTokenizer) -> None:
     with pytest.raises(DataError) as caught:
         encode_conversations(chat, [SPELLS, LONG, LONG], 50, "leave_out", "assistant")
     assert str(caught.value) == (
-        "sft.data: no example is left of 3 records (spells the special token </s>: 1, longer than 50 tokens: 2)."
+        "sft.data: no example is left of 3 records (spells the special token </s>: 1, longer than 50 tokens: 2). "
+        "Mend them, name others in sft.data, or raise sft.max_length if they are too long."
     )
     with pytest.raises(DataError) as caught:
         encode_conversations(chat, [], 50, "leave_out", "assistant")
-    assert str(caught.value) == "sft.data: no example is left of 0 records (there were none)."
+    assert str(caught.value) == (
+        "sft.data: no example is left of 0 records (there were none). Mend them, name others in sft.data, or raise "
+        "sft.max_length if they are too long."
+    )
 
 
 def test_when_no_held_out_example_is_left_it_is_told_how_many_there_are_to_train_on(chat: ChatTokenizer) -> None:

@@ -10,8 +10,7 @@ from llmtrain.config.ppo import PpoConfig
 from llmtrain.config.sft import SftConfig
 from llmtrain.errors import ConfigError
 from llmtrain.posttraining.batch_sizes import count_accumulation
-from llmtrain.posttraining.sft import find_max_length
-from llmtrain.posttraining.trainer_arguments import announce_world, build_arguments, build_deepspeed
+from llmtrain.posttraining.trainer_arguments import announce_world, build_arguments, build_deepspeed, find_max_length
 from llmtrain.process.world import World
 
 SECTION = SftConfig(learning_rate=1e-3, micro_batch_size=4, global_batch_size=32)
@@ -62,13 +61,35 @@ def test_the_schedules_are_those_of_transformers(tmp_path: Path) -> None:
 
 
 def test_zero_is_deepspeeds_and_its_third_stage_saves_whole_models() -> None:
-    assert build_deepspeed(SECTION) is None
+    assert build_deepspeed("sft", SECTION, 2) is None
     for stage in (1, 2, 3):
-        found = build_deepspeed(SECTION.model_copy(update={"zero_stage": stage}))
+        found = build_deepspeed("sft", SECTION.model_copy(update={"zero_stage": stage, "max_grad_norm": 0.5}), 2)
         assert found is not None
         assert found["zero_optimization"]["stage"] == stage
         assert ("stage3_gather_16bit_weights_on_model_save" in found["zero_optimization"]) == (stage == 3)
-        assert found["gradient_clipping"] == "auto"
+        assert (found["train_micro_batch_size_per_gpu"], found["gradient_accumulation_steps"]) == (4, 4)
+        assert found["gradient_clipping"] == 0.5
+        assert "torch_autocast" not in found
+
+
+def test_bfloat16_casts_and_leaves_weights_in_float32_under_zero_as_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    for name in (*ranks, "ACCELERATE_MIXED_PRECISION", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, "0")
+    plain = SECTION.model_copy(update={"compute_dtype": "bfloat16"})
+    announce_world(World(), plain)
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    assert build_arguments("sft", plain, tmp_path, 0, World())["bf16"]
+    zero = plain.model_copy(update={"zero_stage": 2})
+    announce_world(World(), zero)
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "no"
+    assert not build_arguments("sft", zero, tmp_path, 0, World())["bf16"]
+    found = build_deepspeed("sft", zero, 2)
+    assert found is not None
+    assert found["torch_autocast"] == {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+    assert "bf16" not in found
 
 
 def test_examples_longer_than_the_model_reads_are_refused(models: dict[str, object], family: str) -> None:
