@@ -7,7 +7,7 @@ stage hold the same amount.
     master weights   float32, shared by ZeRO 1-3; none under ZeRO 0, whose weights are float32
     moments          two float32 numbers per parameter, shared by ZeRO 1-3
     gradients        in the format of the weights; ZeRO 0 and 1 collect whole ones over micro-batches, 3 a share,
-                     2 all of each weight that a share touches
+                     2 (and 1 with a single micro-batch) all of each weight that a share touches
 """
 
 import dataclasses
@@ -30,6 +30,7 @@ from llmtrain.plan.model_shape import ModelShape
 from llmtrain.plan.parameters import Weight, find_stages, list_rank_weights
 from llmtrain.plan.workload import Workload
 from llmtrain.plan.zero import is_persistent, pad_groups, pad_weight
+from llmtrain.plan.zero3 import count_gathers
 
 Verdict = Literal["fits", "tight", "does not fit"]
 
@@ -123,7 +124,9 @@ def compute_state_bytes(work: Workload, weights: Sequence[Weight]) -> tuple[floa
         return parameters, FLOAT32 * shared, 2 * FLOAT32 * shared, size * shared
     padded = sum(pad_groups(weights, work.data_parallel_size))
     shared = padded // work.data_parallel_size
-    gradients = size * (held if work.zero_stage == 1 else _count_largest_share(work, weights))
+    # ZeRO 1 reduces gradients in the last micro-batch, and a pipeline after it: until then whole ones are summed up.
+    collects = work.zero_stage == 1 and (work.gradient_accumulation_steps > 1 or work.pipeline_parallel_size > 1)
+    gradients = size * (held if collects else _count_largest_share(work, weights))
     return size * padded, FLOAT32 * shared, 2 * FLOAT32 * shared, gradients
 
 
@@ -234,6 +237,8 @@ def _compute_buffers(work: Workload, held: int, is_cpu: bool) -> float:
     if work.pipeline_parallel_size > 1:  # reduces after the last backward pass, when activations are gone
         return 0.0
     if work.zero_stage == 3:
-        largest = held / (work.shape.num_layers + 1)  # a block's weights are gathered while the next ones are fetched
-        return work.reduce_bytes * float(bucket) + work.parameter_bytes * 3 * largest
+        live = count_gathers(
+            work.shape, work.tensor_parallel_size, work.recompute != "none", work.zero3_persistent_below
+        ).most_live
+        return float(work.reduce_bytes * bucket + work.parameter_bytes * live)
     return float((2 if work.overlap_communication else 1) * work.parameter_bytes * bucket)
