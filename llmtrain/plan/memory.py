@@ -7,7 +7,7 @@ stage hold the same amount.
     master weights   float32, shared by ZeRO 1-3; none under ZeRO 0, whose weights are float32
     moments          two float32 numbers per parameter, shared by ZeRO 1-3
     gradients        in the format of the weights; ZeRO 0 and 1 collect whole ones over micro-batches, 3 a share,
-                     2 all of each weight that a share touches
+                     2 (and 1 with a single micro-batch) all of each weight that a share touches
 """
 
 import dataclasses
@@ -132,7 +132,9 @@ def compute_state_bytes(work: Workload, weights: Sequence[Weight]) -> tuple[floa
         return parameters, FLOAT32 * shared, 2 * FLOAT32 * shared, size * shared
     padded = sum(pad_groups(weights, work.data_parallel_size))
     shared = padded // work.data_parallel_size
-    gradients = size * (held if work.zero_stage == 1 else _count_largest_share(work, weights))
+    # ZeRO 1 reduces gradients in the last micro-batch, and a pipeline after it: until then whole ones are summed up.
+    collects = work.zero_stage == 1 and (work.gradient_accumulation_steps > 1 or work.pipeline_parallel_size > 1)
+    gradients = size * (held if collects else _count_largest_share(work, weights))
     return size * padded, FLOAT32 * shared, 2 * FLOAT32 * shared, gradients
 
 

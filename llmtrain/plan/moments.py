@@ -25,13 +25,10 @@ from llmtrain.plan.activations import (
 )
 from llmtrain.plan.parameters import find_stages
 from llmtrain.plan.workload import Workload
+from llmtrain.plan.zero3 import Limits, count_gathers
 
 REDUCE_BUCKET_ELEMENTS = 500_000_000
 """The most of gradients that are reduced at once: DeepSpeed's default `reduce_bucket_size`."""
-_PREFETCH_ELEMENTS = 50_000_000
-"""DeepSpeed's default `stage3_prefetch_bucket_size`: gathered in one piece before they are put apart."""
-_LIVE_ELEMENTS = 1_000_000_000
-"""DeepSpeed's default `stage3_max_live_parameters`: gathered weights that ZeRO 3 keeps for their next use."""
 
 _PIPELINE_MESSAGES = 4
 """Messages that DeepSpeed's pipeline holds from step to step: what was received and sent last, both ways."""
@@ -113,7 +110,11 @@ def _compute_zero3_buffers(work: Workload, held: int) -> tuple[float, float]:
     lasting = float(work.reduce_bytes * min(held, REDUCE_BUCKET_ELEMENTS))
     if work.data_parallel_size == 1:
         return lasting, 0.0
-    return lasting, float(work.parameter_bytes * (min(held, _LIVE_ELEMENTS) + min(held, _PREFETCH_ELEMENTS)))
+    gathers = count_gathers(
+        work.shape, work.tensor_parallel_size, work.recompute != "none", work.zero3_persistent_below
+    )
+    # What is prefetched is gathered in one piece, and then put apart.
+    return lasting, float(work.parameter_bytes * (gathers.most_live + min(gathers.most_live, Limits().prefetch)))
 
 
 def _compute_reduction(work: Workload, held: int, kept: float, is_cpu: bool) -> tuple[float, float, float]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from llmtrain.plan.estimate import Estimate
 from llmtrain.plan.flops import compute_flops_per_token
 from llmtrain.plan.parameters import count_padding, count_parameters
+from llmtrain.plan.traffic import count_repeated_sums, list_traffic
 
 _NEVER_SECONDS = 1e6 * 365 * 86_400
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"))
@@ -57,7 +58,7 @@ def describe_count(number: float) -> str:
 
 def list_rows(estimate: Estimate) -> list[Row]:
     """Every number of an estimate except memory, which is a table of its own."""
-    groups = (_list_model, _list_layout, _list_time, _list_data, _list_run)
+    groups = (_list_model, _list_layout, _list_traffic, _list_time, _list_data, _list_run)
     return [row for list_group in groups for row in list_group(estimate)]
 
 
@@ -114,6 +115,45 @@ def _list_layout(estimate: Estimate) -> list[Row]:
     ]
 
 
+_DATA_FORMULAS = {
+    0: "2 (n-1)/n of all gradients, once",
+    1: "2 (n-1)/n of all gradients and (n-1)/n of all weights, once",
+    2: "2 (n-1)/n of all gradients each micro-batch, (n-1)/n of all weights once",
+    3: "(n-1)/n of all gradients and of the weights that are gathered, once or twice each, each micro-batch",
+}
+
+
+def _list_traffic(estimate: Estimate) -> list[Row]:
+    """Of the pipeline rank that sends most."""
+    work = estimate.work
+    sent = list_traffic(work)
+    most = max(sent, key=lambda traffic: traffic.total)
+    sums = 4 + sum(count_repeated_sums(work))
+    rank = f" by each rank of pipeline rank {sent.index(most)}" if len(sent) > 1 else " by each rank"
+
+    def part(name: str, size: float, formula: str, source: str) -> Row:
+        return Row("traffic", f"{name}_bytes", size, describe_bytes(size) if size else "nothing", formula, source)
+
+    return [
+        Row(
+            "traffic", "sent_bytes", most.total, f"{describe_bytes(most.total)} a step{rank}", "sum of the parts below"
+        ),
+        part("data", most.data, _DATA_FORMULAS[work.zero_stage], "deepspeed 0.19; ring: Patarasuk and Yuan 2009"),
+        part(
+            "tensor",
+            most.tensor,
+            f"{sums:g} sums of hidden states a block and micro-batch, 2 (n-1)/n each; ends of the model, loss, norms",
+            "Korthikanti et al. 2022, section 4.2.2",
+        ),
+        part(
+            "pipeline",
+            most.pipeline,
+            "hidden states to the stage after, gradients to the one before, each micro-batch; a tied embedding once",
+            "Narayanan et al. 2021, section 2.2",
+        ),
+    ]
+
+
 def _list_time(estimate: Estimate) -> list[Row]:
     step, total = estimate.step, estimate.step.total
 
@@ -134,7 +174,7 @@ def _list_time(estimate: Estimate) -> list[Row]:
         part(
             "tensor_communication",
             step.tensor_communication,
-            "4 sums per block, 6 with full recompute",
+            "4 sums per block, and those that recompute repeats",
             "Shoeybi et al. 2019, section 3",
         ),
         part("pipeline_communication", step.pipeline_communication, "2 messages per micro-batch and stage"),

@@ -13,6 +13,7 @@ from llmtrain.config.cluster import ClusterConfig
 from llmtrain.plan.collectives import all_reduce_seconds, gather_seconds, send_seconds
 from llmtrain.plan.flops import Attention, compute_block_forward_flops, compute_flops_per_token
 from llmtrain.plan.parameters import list_rank_weights
+from llmtrain.plan.traffic import count_repeated_sums
 from llmtrain.plan.workload import Workload
 
 _BACKWARD_PRODUCTS = 2.0
@@ -84,9 +85,13 @@ def compute_block_time(work: Workload, cluster: ClusterConfig) -> BlockTime:
     communication = _tensor_communication(work, cluster)
     repeated = repeated_communication = 0.0
     if work.recompute == "full":
-        repeated, repeated_communication = forward, communication
+        repeated = forward
     elif work.recompute == "selective":
         repeated = score_seconds + score_traffic if work.software == "megatron" else other
+    if work.software == "llmtrain":
+        repeated_communication = communication * sum(count_repeated_sums(work)) / 2
+    elif work.recompute == "full":
+        repeated_communication = communication
     backward_communication = communication
     if work.software == "megatron" and work.sequence_parallel:
         backward_communication *= 1.5  # it keeps parts of the sequence and gathers them again
@@ -256,7 +261,9 @@ def _data_communication(work: Workload, cluster: ClusterConfig, busy: float) -> 
     if work.zero_stage == 0:
         once = all_reduce_seconds(gradients, work.data_parallel_size, stride, cluster)
         return once if not work.overlap_communication else max(once * (1 - cluster.efficiency.overlap), once - busy)
-    reduced = gather_seconds(gradients, work.data_parallel_size, stride, cluster)
+    # ZeRO 1 and 2 of DeepSpeed sum gradients on every rank, of which each keeps its share (`plan.traffic`).
+    reduce_seconds = gather_seconds if work.zero_stage == 3 else all_reduce_seconds
+    reduced = reduce_seconds(gradients, work.data_parallel_size, stride, cluster)
     gathered = gather_seconds(weights, work.data_parallel_size, stride, cluster)
     if work.zero_stage == 1:
         hideable, open_ = reduced, gathered

@@ -1,7 +1,7 @@
 """What an engine really holds on one rank, counted by storage. For tests of the plan."""
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from llmtrain.config.checkpoint import CheckpointConfig
 from llmtrain.parallel.engine import Engine
 from llmtrain.parallel.layout import build_layout
 from llmtrain.parallel.start import prepare_deepspeed
+from llmtrain.parallel.traffic import TrafficCounter
 from llmtrain.plan.build import build_plan
 from tests.helpers.configs import load_tiny_config
-from tests.parallel.test_engine import make_batches
+from tests.plan.sending import build, train
 
 
 def count_bytes(tensors: Iterable[Any]) -> int:
@@ -32,37 +33,33 @@ def count_bytes(tensors: Iterable[Any]) -> int:
     return sum(storages.values())
 
 
-def measure_states(folder: str, overrides: list[str], number: int) -> dict[str, int]:
+def measure_states(folder: str, overrides: list[str], number: int) -> dict[str, Any]:
     """Bytes of parameters and optimizer states after a step, and the most of gradients between passes, on this rank.
 
-    Beside them those of a checkpoint: what all ranks together write.
+    Beside them those of a checkpoint, what all ranks together write, and the `Traffic` of the third step.
     """
-    config = load_tiny_config(Path(folder), *overrides)
-    plan = build_plan(config, dist.get_world_size(), 300)
-    layout = build_layout(plan, dist.get_rank())
-    engine = Engine(config, plan, layout, torch.device("cpu"), num_sources=2)
+    engine, plan, layout = build(folder, overrides)
     seen: list[int] = []
-    network, backward = engine._network, engine.deepspeed.backward
 
-    def measured_backward(*args: Any, **kwargs: Any) -> Any:
-        result = backward(*args, **kwargs)
-        seen.append(count_bytes(_list_gradients(engine)))
-        return result
+    def measured(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            result = call(*args, **kwargs)
+            seen.append(count_bytes(_list_gradients(engine)))
+            return result
 
-    update = network.update
+        return run
 
-    def measured_update() -> None:
-        seen.append(count_bytes(_list_gradients(engine)))
-        update()
-
-    engine.deepspeed.backward = measured_backward
-    network.update = measured_update  # type: ignore[method-assign]
-    engine.train_step(make_batches(plan, layout.data_parallel_rank, 0), 1e-3, stop_requested=False)
+    if plan.pipeline_parallel_size > 1:
+        passes = engine.deepspeed._INSTRUCTION_MAP
+        passes.update({kind: measured(call) for kind, call in passes.items() if kind.__name__ == "BackwardPass"})
+    else:
+        engine.deepspeed.backward = measured(engine.deepspeed.backward)
+    train(engine, plan, layout, 0)
     parameters = list(engine.module.parameters())
     held = [*(getattr(parameter, "ds_tensor", None) for parameter in parameters), *parameters]
     masters, moments = _list_states(engine.deepspeed.optimizer)
     parameter_bytes = count_bytes(held)
-    return {
+    found = {
         "pipeline_rank": layout.pipeline_parallel_rank,
         "parameters": parameter_bytes,
         "master_weights": count_bytes([*held, *masters]) - parameter_bytes,
@@ -70,9 +67,14 @@ def measure_states(folder: str, overrides: list[str], number: int) -> dict[str, 
         "gradients": max(seen),
         "checkpoint": _save(engine, Path(folder) / f"checkpoints-{number}"),
     }
+    train(engine, plan, layout, 1)
+    counter = TrafficCounter(layout)
+    with counter:
+        train(engine, plan, layout, 2)
+    return found | {"traffic": counter.traffic}
 
 
-def measure_all_states(folder: str, cases: list[list[str]]) -> list[dict[str, int]]:
+def measure_all_states(folder: str, cases: list[list[str]]) -> list[dict[str, Any]]:
     """`measure_states` of several layouts, in one start of the ranks."""
     prepare_deepspeed(torch.device("cpu"))
     return [measure_states(folder, overrides, number) for number, overrides in enumerate(cases)]

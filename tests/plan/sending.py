@@ -1,6 +1,7 @@
 """What the ranks of an engine really send in a step. For tests of the plan."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -20,8 +21,17 @@ _STEPS_BEFORE = 2
 micro-batches."""
 
 
-def measure_traffic(folder: str, overrides: list[str], limits: Limits | None = None) -> tuple[int, Traffic]:
-    """Pipeline rank, and what this rank sends in the third step.
+class Sent(NamedTuple):
+    """What one rank did in the third step."""
+
+    pipeline_rank: int
+    traffic: Traffic
+    most_live: int
+    """Elements that ZeRO 3 had gathered at one time, at most, by DeepSpeed's own count."""
+
+
+def measure_traffic(folder: str, overrides: list[str], limits: Limits | None = None) -> Sent:
+    """What this rank sends in the third step.
 
     Args:
         folder: for the configuration.
@@ -29,19 +39,33 @@ def measure_traffic(folder: str, overrides: list[str], limits: Limits | None = N
         limits: of ZeRO 3; None = DeepSpeed's defaults.
     """
     engine, plan, layout = build(folder, overrides)
+    live: list[int] = []
     if limits is not None:
         coordinator = engine.deepspeed.optimizer.parameter_offload.get_param_coordinator()
         coordinator._PartitionedParameterCoordinator__max_reuse_dist_in_numel = limits.reuse_distance
         coordinator._PartitionedParameterCoordinator__prefetch_bucket_sz = limits.prefetch
+        _watch(coordinator, live)
     for step in range(_STEPS_BEFORE):
         train(engine, plan, layout, step)
     counter = TrafficCounter(layout)
+    live.clear()
     with counter:
         train(engine, plan, layout, _STEPS_BEFORE)
-    return layout.pipeline_parallel_rank, counter.traffic
+    return Sent(layout.pipeline_parallel_rank, counter.traffic, max(live, default=0))
 
 
-def measure_all_traffic(folder: str, cases: list[tuple[list[str], Limits | None]]) -> list[tuple[int, Traffic]]:
+def _watch(coordinator: Any, live: list[int]) -> None:
+    """Note how many elements are gathered after each fetch."""
+    fetch = coordinator.fetch_sub_module
+
+    def watched(*args: Any, **kwargs: Any) -> None:
+        fetch(*args, **kwargs)
+        live.append(coordinator._PartitionedParameterCoordinator__n_available_params)
+
+    coordinator.fetch_sub_module = watched
+
+
+def measure_all_traffic(folder: str, cases: list[tuple[list[str], Limits | None]]) -> list[Sent]:
     """`measure_traffic` of several cases, in one start of the ranks."""
     prepare_deepspeed(torch.device("cpu"))
     return [measure_traffic(folder, overrides, limits) for overrides, limits in cases]

@@ -70,3 +70,10 @@ def test_suggestions_are_changes_that_save() -> None:
         "batch.micro_batch_size=16",
         "parallel.zero_stage=3",
     ]
+
+
+def test_zero_1_keeps_whole_gradients_only_while_it_sums_up_micro_batches() -> None:
+    one = load_workload("gpt3_6.7b", 64, "parallel.zero_stage=1", "batch.micro_batch_size=1")
+    several = dataclasses.replace(one, gradient_accumulation_steps=8)
+    single = dataclasses.replace(one, gradient_accumulation_steps=1)
+    assert states(single) == states(dataclasses.replace(single, zero_stage=2)) < states(several)
