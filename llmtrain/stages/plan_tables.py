@@ -94,7 +94,7 @@ def _print_memory(console: Console, estimate: Estimate) -> None:
     console.print(f"  {_LEGEND}\n")
     worst = estimate.worst
     parts = ", ".join(f"{name.replace('_', ' ')} {describe_bytes(size)}" for name, size in worst.parts.items() if size)
-    console.print(f"  largest rank: {parts}")
+    console.print(f"  largest rank, at its peak ({worst.moment}): {parts}")
     if worst.start >= worst.total:
         console.print(
             f"  most is needed at the start: {describe_bytes(worst.start)}, its weights in float32, not yet shared"

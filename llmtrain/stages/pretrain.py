@@ -132,10 +132,10 @@ def _train(
 
     started = time.time()
     layout = build_layout(plan, world.rank)
+    plan_check = PlanCheck(config, plan, layout, device, writer)
     prepare_packing(config, plan, data)
     loader = build_loader(config, plan, data.train, layout.data_parallel_rank, pin_memory=device.type == "cuda")
     sources = loader.order.mixture.names
-    plan_check = PlanCheck(config, plan, layout, device, writer)
     engine = Engine(config, plan, layout, device, len(sources))
     limit_waiting(config.parallel.communication_timeout_seconds)
     validation, batches = build_evaluation(config, plan, data, sources, layout.data_parallel_rank)

@@ -46,7 +46,10 @@ class HostTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _add(self, tensor: torch.Tensor) -> None:
         if tensor.device.type != "cpu" or tensor.layout != torch.strided:
             return
-        storage = tensor.untyped_storage()
+        try:
+            storage = tensor.untyped_storage()
+        except (NotImplementedError, RuntimeError):  # a tensor that only stands for others
+            return
         key, size = storage._cdata, storage.nbytes()
         if key in self._living or not size:
             return
