@@ -104,6 +104,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                         weight_grad_VD.addmm_(gradient_CV.T, hidden_CD)
                     else:
                         weight_grad_VD += gradient_CV.T @ hidden_CD
+                del logits_CV, gradient_CV  # or they would live until those of the next chunk are there
         ctx.save_for_backward(hidden_grad_TD, weight_grad_VD)
         ctx.dtypes = hidden_TD.dtype, weight_VD.dtype
         ctx.mark_non_differentiable(losses_T)

@@ -111,12 +111,24 @@ def compute_output_bytes(work: Workload, is_cpu: bool = False) -> float:
     return kept + (_unfused_norm_bytes(work) if is_cpu else 0.0)
 
 
-def compute_loss_chunk_bytes(work: Workload) -> float:
-    """Logits that exist at one time, bytes: in the format of products, in float32, and their gradient."""
+def compute_loss_bytes(work: Workload) -> float:
+    """What the loss needs while it runs, bytes: logits of a chunk, in float32 and in the format of products.
+
+    Where products are not in float32, also the gradient of the projection out of one chunk; under autocast the cast
+    projection.
+    """
     tokens = min(work.loss_chunk_tokens, work.micro_batch_tokens)
     rows = work.shape.padded_vocab_size / work.tensor_parallel_size
-    size = FLOAT32 if work.compute_bytes == FLOAT32 else FLOAT32 + 2 * work.compute_bytes
-    return tokens * rows * size
+    if work.compute_bytes == FLOAT32:
+        return FLOAT32 * tokens * rows
+    weights = (2 if work.uses_autocast else 1) * rows * work.shape.hidden_size
+    return (FLOAT32 + work.compute_bytes) * tokens * rows + work.compute_bytes * weights
+
+
+def compute_output_backward_bytes(work: Workload) -> float:
+    """What the backward pass of the loss needs, bytes: the projection's gradient, scaled, and cast to its format."""
+    weight = work.shape.padded_vocab_size / work.tensor_parallel_size * work.shape.hidden_size
+    return (FLOAT32 + (work.parameter_bytes if work.parameter_bytes != FLOAT32 else 0)) * weight
 
 
 def compute_backward_working_bytes(work: Workload, is_cpu: bool = False) -> float:

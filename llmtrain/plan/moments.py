@@ -1,7 +1,8 @@
 """What is held beside the states at each moment of a step when memory may be at its peak.
 
     loss         all activations of the micro-batches in flight, and logits of a chunk
-    backward     no more logits, but what the last block's backward pass needs, and buckets for gradients
+    output       no more logits, but the gradient of the projection to the vocabulary once more
+    backward     what the last block's backward pass needs, and buckets for gradients
     reduction    a full bucket is flattened, and cast to the format of the sum; the activations before it are left
     update       this rank's gradients, put together, and in float32
 
@@ -18,8 +19,9 @@ from llmtrain.plan.activations import (
     FLOAT32,
     compute_backward_working_bytes,
     compute_block_bytes,
-    compute_loss_chunk_bytes,
+    compute_loss_bytes,
     compute_mask_bytes,
+    compute_output_backward_bytes,
     compute_output_bytes,
     count_micro_batches_in_flight,
 )
@@ -42,7 +44,7 @@ class Moment:
     gradients: float
     activations: float
     loss: float
-    """Logits of a chunk."""
+    """What the loss needs while it runs: logits of a chunk."""
     buffers: float
     """Buckets, gathered weights, what is cast, and what a backward pass needs meanwhile."""
 
@@ -71,8 +73,12 @@ def list_moments(work: Workload, pipeline_rank: int, held: int, gradients: float
     left = max(0.0, 1 - REDUCE_BUCKET_ELEMENTS / held) if work.pipeline_parallel_size == 1 else 0.0
     working = compute_backward_working_bytes(work, is_cpu)
     own, together = _compute_update(work, held)
+    # ZeRO 1 fills its buckets in the last micro-batch, and allocates them in the first.
+    early = buckets if work.zero_stage == 1 and work.gradient_accumulation_steps > 1 else 0.0
+    output = compute_output_backward_bytes(work) if loss else 0.0
     return [
-        Moment("loss", kept, activations, loss, lasting + gathered),
+        Moment("loss", kept, activations, loss, lasting + gathered + early),
+        Moment("output", kept, activations, 0.0, lasting + gathered + early + output),
         Moment("backward", kept, activations, 0.0, lasting + gathered + buckets + working),
         Moment("reduction", moved, left * activations, 0.0, lasting + left * gathered + buckets + reducing),
         Moment("update", own, 0.0, 0.0, lasting + together),
@@ -80,7 +86,7 @@ def list_moments(work: Workload, pipeline_rank: int, held: int, gradients: float
 
 
 def compute_activations(work: Workload, pipeline_rank: int, is_cpu: bool) -> tuple[float, float]:
-    """What forward passes leave for backward passes, and logits, bytes.
+    """What forward passes leave for backward passes, and what the loss needs, bytes.
 
     Args:
         work: the workload.
@@ -99,7 +105,7 @@ def compute_activations(work: Workload, pipeline_rank: int, is_cpu: bool) -> tup
         kept += flying * (blocks * block + (message if work.pipeline_parallel_size > 1 else 0.0))
         if stop > output:
             kept += flying * compute_output_bytes(work, is_cpu)
-            loss = compute_loss_chunk_bytes(work)
+            loss = compute_loss_bytes(work)
     return kept, loss
 
 

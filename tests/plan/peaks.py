@@ -24,7 +24,7 @@ def measure_peaks(folder: str, cases: list[list[str]]) -> list[tuple[int, int]]:
     found = []
     for overrides in cases:
         config = load_tiny_config(Path(folder), *overrides)
-        plan = build_plan(config, dist.get_world_size(), 300)
+        plan = build_plan(config, dist.get_world_size(), config.model.vocab_size or 300)
         layout = build_layout(plan, dist.get_rank())
         gc.collect()
         with HostTensors() as earlier:  # DeepSpeed keeps parts of engines before this one
