@@ -69,8 +69,9 @@ def list_moments(work: Workload, pipeline_rank: int, held: int, gradients: float
     lasting, gathered = _compute_zero3_buffers(work, held)
     lasting += compute_mask_bytes(work)
     buckets, reducing, moved = _compute_reduction(work, held, kept, is_cpu)
-    # Gradients are reduced when a bucket is full; those of a pipeline after its last backward pass.
-    left = max(0.0, 1 - REDUCE_BUCKET_ELEMENTS / held) if work.pipeline_parallel_size == 1 else 0.0
+    # ZeRO reduces gradients when a bucket is full; ZeRO 0 and a pipeline do after the last backward pass.
+    is_early = work.zero_stage > 0 and work.pipeline_parallel_size == 1
+    left = max(0.0, 1 - REDUCE_BUCKET_ELEMENTS / held) if is_early else 0.0
     working = compute_backward_working_bytes(work, is_cpu)
     own, together = _compute_update(work, held)
     # ZeRO 1 fills its buckets in the last micro-batch, and allocates them in the first.

@@ -45,24 +45,7 @@ def plan_run(
     from llmtrain.config.loader import load_config
     from llmtrain.stages.vocabulary import find_vocab_size
 
-    if write is not None and bool(calibrate) == search:
-        raise ConfigError(
-            "command line: --write needs --search, to write the best layout found, or --calibrate, to write the "
-            "fitted cluster. Add one of them, not both."
-        )
-    if calibrate and config is not None and as_json:
-        raise ConfigError("command line: --calibrate with CONFIG prints two things, --json one. Leave out one of them.")
-    if config is None and not calibrate:
-        raise ConfigError("command line: plan needs CONFIG, the YAML file of a run, or --calibrate RUN. Add one.")
-    if simulate_failures and search:
-        raise ConfigError(
-            "command line: --simulate-failures plays one layout, --search ranks many. Write the best one with --search "
-            "--write FILE, then plan with -c FILE --simulate-failures."
-        )
-    if seed is not None and not simulate_failures:
-        raise ConfigError("command line: --seed needs --simulate-failures: it decides them. Add --simulate-failures.")
-    if scaling is not None and scaling.suffix != ".png":
-        raise ConfigError(f"command line: --scaling {scaling}: the picture is a PNG. Give a file that ends in .png.")
+    _check_options(config, search, as_json, write, calibrate, simulate_failures, seed, scaling)
     if calibrate:
         from llmtrain.stages.plan_calibrate import calibrate_and_tell
 
@@ -85,7 +68,52 @@ def plan_run(
         if as_json:
             typer.echo(json.dumps(values, indent=2))
         return
+    _plan_layout(loaded, described, world_size, vocab_size, explain, as_json, simulate_failures, seed or 0, scaling)
 
+
+def _check_options(
+    config: Path | None,
+    search: bool,
+    as_json: bool,
+    write: Path | None,
+    calibrate: list[Path] | None,
+    simulate_failures: bool,
+    seed: int | None,
+    scaling: Path | None,
+) -> None:
+    """Refuse options that do not go together."""
+    if write is not None and bool(calibrate) == search:
+        raise ConfigError(
+            "command line: --write needs --search, to write the best layout found, or --calibrate, to write the "
+            "fitted cluster. Add one of them, not both."
+        )
+    if calibrate and config is not None and as_json:
+        raise ConfigError("command line: --calibrate with CONFIG prints two things, --json one. Leave out one of them.")
+    if config is None and not calibrate:
+        raise ConfigError("command line: plan needs CONFIG, the YAML file of a run, or --calibrate RUN. Add one.")
+    if simulate_failures and search:
+        raise ConfigError(
+            "command line: --simulate-failures plays one layout, --search ranks many. Write the best one with --search "
+            "--write FILE, then plan with -c FILE --simulate-failures."
+        )
+    if seed is not None and not simulate_failures:
+        raise ConfigError("command line: --seed needs --simulate-failures: it decides them. Add --simulate-failures.")
+    if scaling is not None and scaling.suffix != ".png":
+        raise ConfigError(f"command line: --scaling {scaling}: the picture is a PNG. Give a file that ends in .png.")
+
+
+def _plan_layout(
+    loaded: Any,
+    described: Any,
+    world_size: int | None,
+    vocab_size: int,
+    explain: bool,
+    as_json: bool,
+    simulate_failures: bool,
+    seed: int,
+    scaling: Path | None,
+) -> None:
+    """Plan the layout of the configuration."""
     from llmtrain.plan.build import build_plan
     from llmtrain.plan.estimate import build_estimate
     from llmtrain.plan.feasible import choose_world_size, find_obstacles
@@ -103,7 +131,7 @@ def plan_run(
         print_estimate(estimate, explain)
         print_sources(open_console(), use, loaded.data)
     if simulate_failures:
-        values["simulated_failures"] = _simulate(loaded, estimate, seed or 0, as_json)
+        values["simulated_failures"] = _simulate(loaded, estimate, seed, as_json)
     if scaling is not None:
         from llmtrain.plan.scaling import scale_configured
         from llmtrain.stages.plan_scaling import tell_scaling

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -103,12 +104,21 @@ class PlanCheck:
         if self._writer is None:
             return
         measured = [one for one in found if one is not None]
-        saved = next(iter(list_checkpoints(self._config.run.folder / CHECKPOINTS_NAME)), None)
-        size = sum(path.stat().st_size for path in saved.glob("*.safetensors")) if saved is not None else None
+        size = _measure_newest_checkpoint(self._config.run.folder / CHECKPOINTS_NAME)
         work = build_workload(self._config, self._plan)
         record = compare_with_plan(work, self._cluster, measured, step_seconds, size, self._is_cpu)
         write_plan(self._config.run.folder, {"step": step, **record})
         self._writer.log_metrics(step, list_plan_metrics(record))
+
+
+def _measure_newest_checkpoint(folder: Path) -> int | None:
+    """Bytes of its tensor files; None where there is none, or it gives way to a newer one this moment."""
+    try:
+        for checkpoint in list_checkpoints(folder):
+            return sum(path.stat().st_size for path in checkpoint.glob("*.safetensors")) or None
+    except FileNotFoundError:
+        pass
+    return None
 
 
 def find_cluster(config: Config, device: torch.device) -> ClusterConfig | None:

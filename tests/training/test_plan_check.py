@@ -12,6 +12,7 @@ from llmtrain.plan.memory import GIB, compute_checkpoint_bytes, list_rank_memori
 from llmtrain.plan.step_time import compute_step_time
 from llmtrain.plan.traffic import Traffic, compute_traffic
 from llmtrain.plan.workload import Workload, build_workload
+from llmtrain.training import plan_check
 from llmtrain.training.plan_check import RankMeasurement, compare_with_plan, find_cluster
 from tests.helpers.configs import load_tiny_config
 
@@ -51,6 +52,17 @@ def test_what_is_not_known_yet_stays_open(tmp_path: Path) -> None:
     for name in ("peak_memory_gib", "checkpoint_gib", "sent_gib"):
         assert record[name]["measured"] is None
         assert record[name]["planned"] > 0
+
+
+def test_a_checkpoint_that_gives_way_meanwhile_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan_check._measure_newest_checkpoint(tmp_path) is None
+    for step in (10, 20):
+        (tmp_path / f"step-{step:08d}").mkdir()
+        (tmp_path / f"step-{step:08d}" / "rank00000.safetensors").write_bytes(b"0" * step)
+    assert plan_check._measure_newest_checkpoint(tmp_path) == 20
+    gone = [tmp_path / "step-00000030"]
+    monkeypatch.setattr(plan_check, "list_checkpoints", lambda folder: gone)
+    assert plan_check._measure_newest_checkpoint(tmp_path) is None
 
 
 def test_a_run_is_planned_for_the_cluster_that_it_names(tmp_path: Path) -> None:
