@@ -5,6 +5,7 @@ In: the name of a file in configs/clusters or a path, and overrides. Out: `Clust
 
 import difflib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,8 @@ from llmtrain.config.explain import explain_errors
 from llmtrain.config.section import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Section
 from llmtrain.config.yaml_reader import read_yaml
 from llmtrain.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 CLUSTER_FOLDER = Path(__file__).parents[2] / "configs" / "clusters"
 
@@ -30,7 +33,7 @@ class DeviceConfig(Section):
     kind: Literal["gpu", "cpu"] = "gpu"
     """What torch calls `cuda`, or a processor."""
     torch_name: str | None = None
-    """What torch's name of such a device contains (`cpu` for processors): runs on one are planned with this cluster."""
+    """What torch calls such a device (`cpu`: a processor): runs on one are planned with this cluster."""
     memory_gib: PositiveFloat
     """Memory that a rank may use, GiB."""
     bfloat16_teraflops: PositiveFloat
@@ -128,20 +131,17 @@ def list_clusters(folder: Path = CLUSTER_FOLDER) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def load_cluster(
-    name_or_file: str, folder: Path = CLUSTER_FOLDER, asked_by: str = "command line: --cluster"
-) -> ClusterConfig:
+def load_cluster(name_or_file: str, folder: Path = CLUSTER_FOLDER) -> ClusterConfig:
     """Read and validate the description of a cluster.
 
     Args:
         name_or_file: name of a file in `folder`, or path of a YAML file.
         folder: where descriptions by name lie.
-        asked_by: the option or key that names it, for messages.
 
     Raises:
         ConfigError: there is none of that name, or it has mistakes; each is named.
     """
-    return read_cluster(find_cluster_file(name_or_file, folder, asked_by))
+    return read_cluster(find_cluster_file(name_or_file, folder))
 
 
 def read_cluster(path: Path) -> ClusterConfig:
@@ -160,8 +160,32 @@ def find_cluster_of_device(torch_name: str, folder: Path = CLUSTER_FOLDER) -> Cl
         torch_name: `torch.cuda.get_device_name()`, or `cpu`.
         folder: where descriptions by name lie.
     """
-    clusters = (load_cluster(name, folder) for name in list_clusters(folder))
-    return next((c for c in clusters if c.device.torch_name and c.device.torch_name in torch_name), None)
+    for name in list_clusters(folder):
+        try:
+            cluster = load_cluster(name, folder)
+        except ConfigError as error:
+            logger.warning("left out: %s", error)
+            continue
+        if cluster.device.torch_name == torch_name:
+            return cluster
+    return None
+
+
+def load_tracking_cluster(name_or_file: str | None) -> ClusterConfig | None:
+    """The cluster that key `tracking.cluster` names, if it does.
+
+    Raises:
+        ConfigError: as of `load_cluster`, and names the key.
+    """
+    if name_or_file is None:
+        return None
+    path = find_cluster_file(name_or_file, asked_by="tracking.cluster =")
+    if not path.is_file():
+        raise ConfigError(
+            f"tracking.cluster = {name_or_file}: there is no such file. Give one, a name of `llmtrain cluster "
+            "list`, or leave the key out."
+        )
+    return read_cluster(path)
 
 
 def find_cluster_file(

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from llmtrain.checkpoint.find import find_latest
 from llmtrain.checkpoint.manifest import read_manifest
+from llmtrain.config.cluster import load_tracking_cluster
 from llmtrain.config.compare import find_changes
 from llmtrain.config.loader import LoadedConfig
 from llmtrain.config.pipeline import POSTTRAINING, STAGES, PipelineStage, PosttrainingStage
@@ -108,6 +109,7 @@ def run_pipeline(
     Returns:
         0, or the exit code of the first stage that did not end well.
     """
+    load_tracking_cluster(loaded.config.tracking.cluster)
     console = Console(stderr=True, highlight=False)
     for step in plan_pipeline(loaded.config, first, only):
         console.print(f"[bold]{step.name}[/bold]: {step.why}")

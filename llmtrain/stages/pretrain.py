@@ -14,6 +14,7 @@ import rich.box
 from rich.console import Console
 from rich.table import Table
 
+from llmtrain.config.cluster import load_tracking_cluster
 from llmtrain.config.loader import LoadedConfig
 from llmtrain.config.root import Config
 from llmtrain.config.show import describe_config
@@ -46,6 +47,7 @@ def print_plan(loaded: LoadedConfig[Config], world_size: int) -> None:
         table.add_row(*row)
     console.print(table)
     plan = build_plan(loaded.config, world_size, find_vocab_size(loaded.config))
+    load_tracking_cluster(loaded.config.tracking.cluster)
     console.print(_plan_table(plan))
     if world_size > 1:
         groups = Table(box=rich.box.SIMPLE_HEAD, show_header=False)
@@ -65,6 +67,7 @@ def launch_pretrain(loaded: LoadedConfig[Config], num_ranks: int) -> int:
         The exit code of the run: 0, 75 (saved after a signal), or that of the rank that failed.
     """
     config = loaded.config
+    load_tracking_cluster(config.tracking.cluster)
     plan = build_plan(config, num_ranks, open_training_data(config.data, World()).tokenizer.vocab_size)
     with locked_run_folder(config.run.folder):
         start_run_folder(config)
@@ -83,6 +86,8 @@ def run_rank(config: Config, world: World) -> int:
     from llmtrain.stages.pretrain_parts import check_ranks_agree, explain_memory
 
     configure_logging(world)
+    if world.is_first:
+        load_tracking_cluster(config.tracking.cluster)
     data = open_training_data(config.data, world)
     plan = build_plan(config, world.world_size, data.tokenizer.vocab_size)
     if world.is_first and (warning := find_split_groups(plan, world.local_world_size)):

@@ -1,10 +1,13 @@
 """What was planned of a run beside what it took: `plan.json` of the run folder, metrics of group `plan`, a table.
 
+`plan_ranks.json` holds memory and messages of every rank.
+
 In: numbers of both kinds. Out: their forms. No torch: the mirror's process shows them too.
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 from llmtrain.tracking import metric_names as names
 from llmtrain.tracking.run_folder import write_whole
 
-PLAN_NAME = "plan.json"
+PLAN_NAME, RANKS_NAME = "plan.json", "plan_ranks.json"
 
 _TITLES = {
     "step_seconds": "time of a step, s",
@@ -37,8 +40,9 @@ class Compared:
         return self.planned / self.measured - 1 if self.planned is not None and self.measured else None
 
     def to_dict(self) -> dict[str, float | None]:
-        """Both numbers and the error."""
-        return {"planned": self.planned, "measured": self.measured, "error": self.error}
+        """Both numbers and the error; None in place of what is not finite, which JSON has no word for."""
+        values = {"planned": self.planned, "measured": self.measured, "error": self.error}
+        return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
 
 
 def write_plan(folder: Path, record: Mapping[str, Any]) -> None:
@@ -50,6 +54,27 @@ def read_plan(folder: Path) -> dict[str, Any]:
     """What `write_plan` wrote; empty when there is none."""
     path = folder / PLAN_NAME
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def write_rank_plans(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace `plan_ranks.json` of a run folder, a line for each rank."""
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    write_whole(folder / RANKS_NAME, f"[\n{lines}\n]\n")
+
+
+def keep_measured(record: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with what an attempt before measured of the same plan, where this one was too short to.
+
+    Args:
+        record: of this attempt.
+        earlier: of the attempt before, empty if there was none.
+    """
+    kept = {
+        name: earlier[name]
+        for name in NUMBERS
+        if name in earlier and record[name]["measured"] is None and earlier[name]["planned"] == record[name]["planned"]
+    }
+    return {**record, **kept}
 
 
 def list_plan_metrics(record: Mapping[str, Any]) -> dict[str, float]:

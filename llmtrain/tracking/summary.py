@@ -76,7 +76,7 @@ def build_summary(
         "data_wait_fraction": meter.data_wait_fraction,
         "peak_memory_gib": last[names.PEAK_MEMORY_GIB],
         "wall_seconds": seconds,
-        "plan": {name: value for name, value in read_plan(config.run.folder).items() if name != "ranks"},
+        "plan": read_plan(config.run.folder),
         "versions": {"python": platform.python_version(), **find_versions()},
         "commit": find_commit(),
     }

@@ -1,5 +1,6 @@
 """How fast a run is: tokens per second, and the share of the machine's arithmetic that the model's maths uses."""
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,7 @@ class ThroughputMeter:
         """
         self._tokens_per_step, self._flops_per_token = tokens_per_step, flops_per_token
         self.peak_flops, self._device, self._read_wait_seconds = peak_flops, device, read_wait_seconds
+        self._step_seconds: list[float] = []
         self._total_steps, self._total_seconds, self._total_wait_seconds = 0, 0.0, 0.0
         self._start_interval()
 
@@ -67,8 +69,8 @@ class ThroughputMeter:
 
     @property
     def step_seconds(self) -> float | None:
-        """Mean time of a step, over the same time; None before the first interval is over."""
-        return self._total_seconds / self._total_steps if self._total_steps else None
+        """Time of a step: the median of all intervals but the first, which warms up; None before one is over."""
+        return statistics.median(self._step_seconds[1:] or self._step_seconds) if self._step_seconds else None
 
     @property
     def model_flops_utilization(self) -> float:
@@ -103,6 +105,7 @@ class ThroughputMeter:
             names.DATA_WAIT_FRACTION: wait_seconds / seconds,
             names.PEAK_MEMORY_GIB: measure_peak_memory_gib(self._device),
         }
+        self._step_seconds.append(seconds / self._steps)
         self._total_steps += self._steps
         self._total_seconds += seconds
         self._total_wait_seconds += wait_seconds

@@ -92,7 +92,7 @@ class Recorder:
 
     @property
     def step_seconds(self) -> float | None:
-        """Mean time of a step of this attempt; None before its first interval is over."""
+        """Time of a step of this attempt, see `ThroughputMeter`; None before its first interval is over."""
         return self._meter.step_seconds
 
     def paused(self) -> AbstractContextManager[None]:

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from llmtrain.config.cluster import CLUSTER_FOLDER, find_cluster_of_device, list_clusters, load_cluster
+from llmtrain.config.cluster import (
+    CLUSTER_FOLDER,
+    find_cluster_of_device,
+    list_clusters,
+    load_cluster,
+    load_tracking_cluster,
+)
 from llmtrain.errors import ConfigError
 
 
@@ -59,11 +65,28 @@ def test_the_name_of_a_device_finds_its_cluster(torch_name: str, cluster: str) -
     assert found.name == cluster
 
 
-@pytest.mark.parametrize("torch_name", ["NVIDIA A100-SXM4-40GB", "NVIDIA GeForce RTX 4090"])
+@pytest.mark.parametrize(
+    "torch_name",
+    ["NVIDIA A100-SXM4-40GB", "NVIDIA H200 NVL", "NVIDIA GH200 480GB", "NVIDIA H100 80GB HBM3 MIG 1g.10gb"],
+)
 def test_another_device_has_no_cluster(torch_name: str) -> None:
     assert find_cluster_of_device(torch_name) is None
 
 
+def test_a_description_with_mistakes_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken.yaml").write_text("name: [\n")
+    (tmp_path / "good.yaml").write_text((CLUSTER_FOLDER / "dgx_h100.yaml").read_text())
+    found = find_cluster_of_device("NVIDIA H100 80GB HBM3", tmp_path)
+    assert found is not None
+    assert "left out: " in caplog.text
+    assert "broken.yaml" in caplog.text
+
+
 def test_the_key_that_asks_is_named() -> None:
+    assert load_tracking_cluster(None) is None
     with pytest.raises(ConfigError, match=r"^tracking.cluster = nowhere: .* has no cluster of that name"):
-        load_cluster("nowhere", asked_by="tracking.cluster =")
+        load_tracking_cluster("nowhere")
+    with pytest.raises(ConfigError, match=r"^tracking.cluster = /no.yaml: there is no such file. Give one"):
+        load_tracking_cluster("/no.yaml")

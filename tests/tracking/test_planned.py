@@ -1,9 +1,19 @@
+import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmtrain.tracking.planned import Compared, list_plan_metrics, read_plan, render_plan, write_plan
+from llmtrain.tracking.planned import (
+    Compared,
+    keep_measured,
+    list_plan_metrics,
+    read_plan,
+    render_plan,
+    write_plan,
+    write_rank_plans,
+)
 
 RECORD: dict[str, Any] = {
     "step": 20,
@@ -12,7 +22,6 @@ RECORD: dict[str, Any] = {
     "peak_memory_gib": Compared(1.5, None).to_dict(),
     "checkpoint_gib": Compared(0.02, 0.02).to_dict(),
     "sent_gib": Compared(None, 0.0).to_dict(),
-    "ranks": [],
 }
 
 
@@ -30,6 +39,28 @@ def test_a_record_is_read_as_it_was_written_and_none_is_empty(tmp_path: Path) ->
     assert read_plan(tmp_path) == {}
     write_plan(tmp_path, RECORD)
     assert read_plan(tmp_path) == RECORD
+
+
+def test_what_json_has_no_word_for_is_left_open() -> None:
+    assert Compared(math.inf, 1.0).to_dict() == {"planned": None, "measured": 1.0, "error": None}
+
+
+def test_every_rank_has_a_line(tmp_path: Path) -> None:
+    rows = [{"rank": 0, "sent_gib": 0.5}, {"rank": 1, "sent_gib": 0.25}]
+    write_rank_plans(tmp_path, rows)
+    text = (tmp_path / "plan_ranks.json").read_text()
+    assert json.loads(text) == rows
+    assert len(text.splitlines()) == 4
+
+
+def test_a_short_attempt_keeps_what_the_one_before_measured_of_the_same_plan() -> None:
+    earlier = RECORD | {"peak_memory_gib": Compared(1.5, 1.4).to_dict(), "step_seconds": Compared(0.9, 7.0).to_dict()}
+    kept = keep_measured(RECORD, earlier)
+    assert kept["peak_memory_gib"]["measured"] == 1.4
+    assert kept["step_seconds"] == RECORD["step_seconds"]
+    other = keep_measured(RECORD, earlier | {"peak_memory_gib": Compared(3.0, 2.9).to_dict()})
+    assert other["peak_memory_gib"]["measured"] is None
+    assert keep_measured(RECORD, {}) == RECORD
 
 
 def test_metrics_are_the_known_numbers() -> None:

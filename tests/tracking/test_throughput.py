@@ -34,7 +34,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_an_interval_counts_its_own_steps_time_and_waiting(clock: Clock) -> None:
     meter = clock.build_meter()
-    assert meter.step_seconds is None
+    assert clock.build_meter().step_seconds is None
     for _ in range(4):
         clock.now += 0.5
         meter.end_step()
@@ -50,6 +50,7 @@ def test_an_interval_counts_its_own_steps_time_and_waiting(clock: Clock) -> None
     assert second[names.TOKENS_PER_SECOND] == 1000
     assert second[names.DATA_WAIT_FRACTION] == 0
     assert meter.tokens_per_second == pytest.approx(5000 / 3)
+    assert meter.step_seconds == 1  # the first interval warms up
     assert meter.data_wait_fraction == pytest.approx(0.1 / 3)
 
 

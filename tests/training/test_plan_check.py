@@ -13,7 +13,13 @@ from llmtrain.plan.step_time import compute_step_time
 from llmtrain.plan.traffic import Traffic, compute_traffic
 from llmtrain.plan.workload import Workload, build_workload
 from llmtrain.training import plan_check
-from llmtrain.training.plan_check import RankMeasurement, compare_with_plan, find_cluster
+from llmtrain.training.plan_check import (
+    RankMeasurement,
+    compare_with_plan,
+    find_cluster,
+    list_rank_comparisons,
+    plan_run,
+)
 from tests.helpers.configs import load_tiny_config
 
 CLUSTER = load_cluster("two_core_cpu")
@@ -30,14 +36,16 @@ def measure(rank: int, peak_bytes: int | None, sent: float | None) -> RankMeasur
 
 def test_each_rank_is_held_against_the_plan_of_its_stage(tmp_path: Path) -> None:
     work = make_work(tmp_path)
-    planned = [memory.allocated for memory in list_rank_memories(work, is_cpu=True)]
-    assert planned[0] != planned[1]
-    record = compare_with_plan(work, CLUSTER, [measure(0, 1000, 10.0), measure(1, 2000, 5.0)], 0.5, 4096, is_cpu=True)
-    assert [row["peak_memory_gib"]["planned"] for row in record["ranks"]] == [size / GIB for size in planned]
-    assert [row["peak_memory_gib"]["measured"] for row in record["ranks"]] == [1000 / GIB, 2000 / GIB]
-    assert [row["sent_gib"]["pipeline"]["measured"] for row in record["ranks"]] == [10 / GIB, 5 / GIB]
+    peaks = [memory.allocated for memory in list_rank_memories(work, is_cpu=True)]
+    assert peaks[0] != peaks[1]
+    planned, measured = plan_run(work, CLUSTER, is_cpu=True), [measure(0, 1000, 10.0), measure(1, 2000, 5.0)]
+    rows = list_rank_comparisons(planned, measured)
+    assert [row["peak_memory_gib"]["planned"] for row in rows] == [size / GIB for size in peaks]
+    assert [row["peak_memory_gib"]["measured"] for row in rows] == [1000 / GIB, 2000 / GIB]
+    assert [row["sent_gib"]["pipeline"]["measured"] for row in rows] == [10 / GIB, 5 / GIB]
+    record = compare_with_plan(planned, measured, 0.5, 4096)
     # Headlines: the rank that held most, and the one that sent most.
-    assert record["peak_memory_gib"]["planned"] == planned[1] / GIB
+    assert record["peak_memory_gib"]["planned"] == peaks[1] / GIB
     assert record["sent_gib"]["planned"] == compute_traffic(work, 0).total / GIB
     assert record["step_seconds"]["planned"] == compute_step_time(work, CLUSTER).total
     assert record["step_seconds"]["measured"] == 0.5
@@ -46,12 +54,24 @@ def test_each_rank_is_held_against_the_plan_of_its_stage(tmp_path: Path) -> None
 
 
 def test_what_is_not_known_yet_stays_open(tmp_path: Path) -> None:
-    record = compare_with_plan(make_work(tmp_path), None, [measure(0, None, None)], None, None, is_cpu=True)
+    planned = plan_run(make_work(tmp_path), None, is_cpu=True)
+    record = compare_with_plan(planned, [measure(0, None, None)], None, None)
     assert record["cluster"] is None
     assert record["step_seconds"] == {"planned": None, "measured": None, "error": None}
     for name in ("peak_memory_gib", "checkpoint_gib", "sent_gib"):
         assert record[name]["measured"] is None
         assert record[name]["planned"] > 0
+
+
+def test_a_plan_that_fails_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("float division by zero")
+
+    monkeypatch.setattr(plan_check, "compute_step_time", fail)
+    assert plan_check._plan_or_warn(make_work(tmp_path), CLUSTER, is_cpu=True) is None
+    assert "planned numbers are not recorded: ZeroDivisionError: float division by zero" in caplog.text
 
 
 def test_a_checkpoint_that_gives_way_meanwhile_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
