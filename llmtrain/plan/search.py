@@ -154,16 +154,24 @@ def apply_overlay(config: Config, overlay: dict[str, dict[str, Any]]) -> Config:
 def keep_runnable(
     proposals: Sequence[Proposal], config: Config, world_size: int, tokenizer_vocab_size: int, wanted: int
 ) -> list[Proposal]:
-    """The first proposals that the loader and `build_plan` accept as runs."""
+    """The first proposals that the loader and `build_plan` accept as runs; none of none.
+
+    Raises:
+        ConfigError: all are refused; with the reason of the first, which is then the configuration's own.
+    """
     kept: list[Proposal] = []
+    reason: ConfigError | None = None
     for proposal in proposals:
         if len(kept) == wanted:
             break
         try:
             build_plan(apply_overlay(config, proposal.overlay), world_size, tokenizer_vocab_size)
-        except ConfigError:
+        except ConfigError as error:
+            reason = reason or error
             continue
         kept.append(proposal)
+    if reason is not None and not kept:
+        raise reason
     return kept
 
 

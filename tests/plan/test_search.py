@@ -8,6 +8,7 @@ import pytest
 
 from llmtrain.config.cluster import load_cluster
 from llmtrain.config.loader import load_config
+from llmtrain.errors import ConfigError
 from llmtrain.plan.build import build_plan
 from llmtrain.plan.estimate import build_estimate
 from llmtrain.plan.search import apply_overlay, keep_runnable, search_layouts
@@ -46,6 +47,17 @@ def test_only_as_many_are_kept_as_wanted() -> None:
     config = load_config([Path("configs/pretrain/gpt3_13b.yaml")]).config
     result = search_layouts(config, 64, H100, 50_257)
     assert keep_runnable(result.proposals, config, 64, 50_257, 3) == list(result.proposals[:3])
+
+
+def test_a_configuration_that_runs_nowhere_is_refused_with_its_own_reason() -> None:
+    config = load_config([Path("configs/pretrain/llama_8b.yaml")], ["training.train_tokens=100000000"]).config
+    result = search_layouts(config, 16, H100, 128_256)
+    assert result.proposals
+    with pytest.raises(
+        ConfigError, match=r"schedule.warmup_steps = .* exceed the \d+ steps that training.train_tokens"
+    ):
+        keep_runnable(result.proposals, config, 16, 128_256, 10)
+    assert keep_runnable([], config, 16, 128_256, 10) == []
 
 
 def test_175_billion_parameters_on_4096_devices_take_one_core_few_seconds_and_little_memory() -> None:
