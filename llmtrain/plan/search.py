@@ -1,6 +1,7 @@
 """The best layouts of a run on a cluster: every allowed combination is estimated, those that fit are ranked.
 
-In: `Config`, world size, `ClusterConfig`. Out: `Proposal`s, fastest first, each with the overlay that makes it.
+In: `Config`, world size, `ClusterConfig`. Out: `Proposal`s, fastest first, tight ones last, each with the overlay that
+makes it.
 
 Tried are tensor- and pipeline-parallel sizes, ZeRO stages, micro-batch sizes and recompute. The global batch and
 everything else that decides the result stay as they are.
@@ -19,7 +20,7 @@ from llmtrain.config.root import Config
 from llmtrain.errors import ConfigError
 from llmtrain.plan.build import build_plan
 from llmtrain.plan.flops import Recompute
-from llmtrain.plan.memory import RankMemory, judge, list_rank_memories
+from llmtrain.plan.memory import RankMemory, Verdict, judge, list_rank_memories
 from llmtrain.plan.model_shape import ModelShape, build_model_shape
 from llmtrain.plan.partition import compute_unit_costs, partition_units
 from llmtrain.plan.step_time import StepTime, compute_step_time
@@ -39,12 +40,13 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Proposal:
-    """A layout that fits."""
+    """A layout that was estimated."""
 
     work: Workload
     memory: RankMemory
     """Of the pipeline rank that needs most."""
     step: StepTime
+    verdict: Verdict
 
     @property
     def overlay(self) -> dict[str, dict[str, Any]]:
@@ -69,7 +71,9 @@ class Proposal:
         }
         name = max(differences, key=lambda key: differences[key])
         slower = self.step.total / best.step.total - 1
-        return f"{slower:.1%} slower: {_WORDS[name]}" if slower > 0 else "the same"
+        if slower > 0:
+            return f"{slower:.1%} slower: {_WORDS[name]}"
+        return "the same" if slower == 0 else f"{-slower:.1%} faster"
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,12 @@ class SearchResult:
     """Ranked layouts and what became of the others."""
 
     proposals: tuple[Proposal, ...]
+    """Those that fit, fastest first, then those that are tight."""
     tried: int
     too_large: int
     """Do not fit the device's memory."""
     smallest: Proposal | None
-    """What needs the least memory, where nothing fits."""
+    """Of all that were tried, what needs the least memory."""
 
 
 def search_layouts(config: Config, world_size: int, cluster: ClusterConfig, tokenizer_vocab_size: int) -> SearchResult:
@@ -99,14 +104,14 @@ def search_layouts(config: Config, world_size: int, cluster: ClusterConfig, toke
     for work in list_workloads(config, world_size, cluster, tokenizer_vocab_size):
         tried += 1
         memory = max(list_rank_memories(work, is_cpu), key=lambda found: found.total)
-        proposal = Proposal(work, memory, compute_step_time(work, cluster))
-        if judge(memory, cluster) != "fits":
+        proposal = Proposal(work, memory, compute_step_time(work, cluster), judge(memory, cluster))
+        if smallest is None or memory.total < smallest.memory.total:
+            smallest = proposal
+        if proposal.verdict == "does not fit":
             too_large += 1
-            if smallest is None or memory.total < smallest.memory.total:
-                smallest = proposal
-            continue
-        proposals.append(proposal)
-    proposals.sort(key=lambda found: (found.step.total, found.memory.total))
+        else:
+            proposals.append(proposal)
+    proposals.sort(key=lambda found: (found.verdict == "tight", found.step.total, found.memory.total))
     return SearchResult(tuple(proposals), tried, too_large, smallest)
 
 

@@ -190,7 +190,7 @@ def _search(
         print_proposals(best, result, described)
     rows = [
         {"overlay": found.overlay, "step_seconds": found.step.total, "memory_bytes": found.memory.total,
-         "step": dataclasses.asdict(found.step), "memory": dataclasses.asdict(found.memory)}
+         "verdict": found.verdict, "step": dataclasses.asdict(found.step), "memory": dataclasses.asdict(found.memory)}
         for found in best
     ]  # fmt: skip
     return {"world_size": ranks, "tried": result.tried, "too_large": result.too_large, "proposals": rows}

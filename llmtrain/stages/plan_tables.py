@@ -150,11 +150,12 @@ def print_proposals(best: Sequence[Proposal], result: SearchResult, cluster: Clu
             ),
             describe_seconds(found.step.total),
             f"{work.tokens_per_step / found.step.total:,.0f}",
-            describe_bytes(found.memory.total),
+            describe_bytes(found.memory.total) + (", tight" if found.verdict == "tight" else ""),
             "the best" if place == 1 else found.explain_loss_to(best[0]),
         )
     console.print(table)
+    tight = sum(found.verdict == "tight" for found in result.proposals)
     console.print(
-        f"  {result.tried:,} layouts tried on {cluster.name}, {result.too_large:,} leave too little of the "
-        f"{cluster.device.memory_gib:g} GiB free."
+        f"  {result.tried:,} layouts tried on {cluster.name}, {result.too_large:,} do not fit "
+        f"{cluster.device.memory_gib:g} GiB, {tight:,} are tight and come last."
     )

@@ -138,6 +138,20 @@ def test_an_overlay_that_cannot_be_written_says_so(
     assert "Give a file that can be written" in printed
 
 
+def test_tight_layouts_are_proposed_and_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "large.yaml"
+    path.write_text((CLUSTER_FOLDER / "dgx_h100.yaml").read_text().replace("memory_gib: 79.1 ", "memory_gib: 200 "))
+    arguments = ["configs/pretrain/llama_70b.yaml", "--cluster", str(path), "--world-size", "8", "--search"]
+    code, printed = call(arguments, monkeypatch, capsys)
+    assert code == 0
+    assert "GiB, tight" in printed
+    assert "are tight and come last" in printed
+    _, printed = call([*arguments, "--json"], monkeypatch, capsys)
+    assert {found["verdict"] for found in json.loads(printed)["proposals"]} == {"tight"}
+
+
 def test_bars_show_shares_of_the_device() -> None:
     memory = RankMemory(25, 0, 25, 0, 25, 0, 0, 0)
     assert draw_memory_bar(memory, 100, 8) == "PPOOAA.."
