@@ -3,8 +3,8 @@
 In: `Config`, world size, `ClusterConfig`. Out: `Proposal`s, fastest first, tight ones last, each with the overlay that
 makes it.
 
-Tried are tensor- and pipeline-parallel sizes, ZeRO stages, micro-batch sizes and recompute. The global batch and
-everything else that decides the result stay as they are.
+Tried are tensor- and pipeline-parallel sizes, ZeRO stages, micro-batch sizes and recompute; where DualPipeV is
+configured, both schedules. The global batch and everything else that decides the result stay as they are.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class Proposal:
             "parallel": {
                 "tensor_parallel_size": work.tensor_parallel_size,
                 "pipeline_parallel_size": work.pipeline_parallel_size,
-                "pipeline_schedule": "1f1b",
+                "pipeline_schedule": "dualpipev" if work.is_two_way else "1f1b",
                 "zero_stage": work.zero_stage,
                 "hierarchical_partition_size": None,
             },
@@ -129,19 +129,33 @@ def list_workloads(
             if batch.global_batch_size % data:
                 continue
             base = build_base_workload(config, shape, data, tensor, pipeline, _cut(shape, length, pipeline))
-            for micro in _divisors(batch.global_batch_size // data, batch.global_batch_size // data):
-                count = batch.global_batch_size // data // micro
-                if micro & (micro - 1) or count < pipeline // 2:
-                    continue
-                for zero_stage in _zero_stages(config, pipeline):
-                    for recompute in _RECOMPUTES:
-                        yield dataclasses.replace(
-                            base,
-                            micro_batch_size=micro,
-                            gradient_accumulation_steps=count,
-                            zero_stage=zero_stage,
-                            recompute=recompute,
-                        )
+            for stages in _list_stage_counts(config, pipeline):
+                yield from _vary(config, dataclasses.replace(base, stage_borders=_cut(shape, length, stages)))
+
+
+def _vary(config: Config, base: Workload) -> Iterator[Workload]:
+    """Micro-batch sizes, ZeRO stages and recompute on one layout of ranks."""
+    sequences, pipeline = config.batch.global_batch_size // base.data_parallel_size, base.pipeline_parallel_size
+    fewest = len(base.stage_borders) - 1 if base.is_two_way else pipeline // 2
+    for micro in _powers_of_two(sequences):
+        count = sequences // micro
+        if count < fewest:
+            continue
+        for zero_stage in _zero_stages(config, pipeline):
+            for recompute in _RECOMPUTES:
+                yield dataclasses.replace(
+                    base,
+                    micro_batch_size=micro,
+                    gradient_accumulation_steps=count,
+                    zero_stage=zero_stage,
+                    recompute=recompute,
+                )
+
+
+def _list_stage_counts(config: Config, pipeline: int) -> list[int]:
+    """A stage on each rank; where DualPipeV is configured and the model has the blocks, also two."""
+    is_two_way = config.parallel.pipeline_schedule == "dualpipev" and 1 < pipeline <= config.model.num_layers // 2
+    return [pipeline, 2 * pipeline] if is_two_way else [pipeline]
 
 
 def apply_overlay(config: Config, overlay: dict[str, dict[str, Any]]) -> Config:
@@ -192,6 +206,11 @@ def _allows_tensor(config: Config, tensor: int) -> bool:
 def _zero_stages(config: Config, pipeline: int) -> tuple[int, ...]:
     stages = (1,) if pipeline > 1 else (1, 2, 3)
     return stages if config.precision.parameter_dtype == "bfloat16" else (0, *stages)
+
+
+def _powers_of_two(number: int) -> list[int]:
+    """Those that divide it."""
+    return [1 << power for power in range((number & -number).bit_length())]
 
 
 def _divisors(number: int, most: int) -> list[int]:

@@ -142,7 +142,7 @@ def print_proposals(best: Sequence[Proposal], result: SearchResult, cluster: Clu
                 (
                     work.data_parallel_size,
                     work.tensor_parallel_size,
-                    work.pipeline_parallel_size,
+                    f"{work.pipeline_parallel_size}{' dualpipev' if work.is_two_way else ''}",
                     work.zero_stage,
                     work.micro_batch_size,
                     work.recompute,

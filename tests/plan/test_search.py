@@ -11,7 +11,7 @@ from llmtrain.config.loader import load_config
 from llmtrain.errors import ConfigError
 from llmtrain.plan.build import build_plan
 from llmtrain.plan.estimate import build_estimate
-from llmtrain.plan.search import apply_overlay, keep_runnable, search_layouts
+from llmtrain.plan.search import apply_overlay, keep_runnable, list_workloads, search_layouts
 
 MAX_SECONDS, MAX_MEGABYTES = 10.0, 500.0
 RUNS = {"gpt3_175b": 4096, "gpt3_13b": 64, "llama_70b": 512, "llama_8b": 24, "gpt3_1.3b": 8}
@@ -34,6 +34,31 @@ def test_every_proposal_is_a_run_whose_estimate_is_the_one_ranked(name: str) -> 
         assert estimate.verdict == found.verdict != "does not fit"
     order = [(found.verdict == "tight", found.step.total) for found in result.proposals]
     assert order == sorted(order)
+
+
+def test_a_configured_dualpipev_is_tried_beside_1f1b_and_the_overlay_names_which() -> None:
+    overrides = ["parallel.pipeline_schedule=dualpipev"]
+    config = load_config([Path("configs/pretrain/gpt3_175b.yaml")], overrides).config
+    result = search_layouts(config, 1024, H100, 50_257)
+    configured = build_estimate(config, build_plan(config, 1024, 50_257), H100)
+    assert configured.work in [found.work for found in result.proposals]
+    assert result.proposals[0].step.total <= configured.step.total
+    for two_way in (True, False):
+        found = next(found for found in result.proposals if found.work.is_two_way == two_way)
+        assert found.overlay["parallel"]["pipeline_schedule"] == ("dualpipev" if two_way else "1f1b")
+        proposed = apply_overlay(config, found.overlay)
+        assert build_estimate(proposed, build_plan(proposed, 1024, 50_257), H100).step == found.step
+
+
+def test_a_pipeline_without_blocks_or_micro_batches_for_dualpipev_keeps_to_1f1b() -> None:
+    overrides = ["parallel.pipeline_schedule=dualpipev"]
+    config = load_config([Path("configs/pretrain/gpt3_175b.yaml")], overrides).config
+    works = list(list_workloads(config, 1024, H100, 50_257))
+    assert any(work.is_two_way for work in works)
+    for work in works:
+        if work.is_two_way:
+            assert 2 * work.pipeline_parallel_size <= min(work.shape.num_layers, work.gradient_accumulation_steps)
+    assert any(2 * work.pipeline_parallel_size > work.shape.num_layers for work in works)
 
 
 def test_proposals_behind_the_first_say_why() -> None:

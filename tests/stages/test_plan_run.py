@@ -152,6 +152,16 @@ def test_tight_layouts_are_proposed_and_marked(
     assert {found["verdict"] for found in json.loads(printed)["proposals"]} == {"tight"}
 
 
+def test_the_schedule_of_a_proposal_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [GPT3, "--world-size", "1024", "--search"]
+    _, printed = call([*arguments, "parallel.pipeline_schedule=dualpipev"], monkeypatch, capsys)
+    assert "16 dualpipev" in printed
+    _, printed = call(arguments, monkeypatch, capsys)
+    assert "dualpipev" not in printed
+
+
 def test_bars_show_shares_of_the_device() -> None:
     memory = RankMemory(25, 0, 25, 0, 25, 0, 0, 0)
     assert draw_memory_bar(memory, 100, 8) == "PPOOAA.."
