@@ -128,7 +128,7 @@ def _plan_layout(
     use = find_mixture_use(loaded, estimate.plan)
     values = _estimate_to_dict(estimate) | {"mixture": sources_to_dict(use)}
     if not as_json:
-        print_estimate(estimate, explain)
+        print_estimate(loaded, estimate, explain)
         print_sources(open_console(), use, loaded.data)
     if simulate_failures:
         values["simulated_failures"] = _simulate(loaded, estimate, seed, as_json)

@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from llmtrain.config.cluster import ClusterConfig
+from llmtrain.config.root import Config
 from llmtrain.plan.estimate import Estimate
-from llmtrain.plan.memory import GIB, RankMemory, judge, suggest_changes
+from llmtrain.plan.memory import GIB, RankMemory, judge
 from llmtrain.plan.rank_map import find_split_groups
 from llmtrain.plan.report import describe_bytes, describe_seconds, list_rows
 from llmtrain.plan.search import Proposal, SearchResult
+from llmtrain.plan.suggest import suggest_changes
 
 _BAR_WIDTH = 40
 _FILE_WIDTH = 200
@@ -56,8 +58,8 @@ def draw_memory_bar(memory: RankMemory, capacity: float, width: int = _BAR_WIDTH
     return bar.ljust(width, ".")
 
 
-def print_estimate(estimate: Estimate, explain: bool) -> None:
-    """Every number of a run, with `explain` its formula and source beside it."""
+def print_estimate(config: Config, estimate: Estimate, explain: bool) -> None:
+    """Every number of a run, with `explain` its formula and source beside it; what to change where it does not fit."""
     console = open_console()
     table = Table(box=rich.box.SIMPLE_HEAD, show_header=explain)
     for column in ("", "number", "", *(("formula", "source") if explain else ())):
@@ -70,7 +72,7 @@ def print_estimate(estimate: Estimate, explain: bool) -> None:
         table.add_row(*cells, *((row.formula, row.source) if explain else ()))
         group = row.group
     console.print(table)
-    _print_memory(console, estimate)
+    _print_memory(console, config, estimate)
     if warning := find_split_groups(estimate.plan, estimate.cluster.devices_per_node):
         console.print(f"  {warning}")
 
@@ -81,7 +83,7 @@ def _name(key: str) -> str:
     return key.replace("_", " ")
 
 
-def _print_memory(console: Console, estimate: Estimate) -> None:
+def _print_memory(console: Console, config: Config, estimate: Estimate) -> None:
     capacity = estimate.cluster.device.memory_gib * GIB
     table = Table(box=rich.box.SIMPLE_HEAD)
     for column in ("pipeline rank", f"memory of {estimate.cluster.device.name}", "needed", "verdict"):
@@ -100,8 +102,9 @@ def _print_memory(console: Console, estimate: Estimate) -> None:
             f"  most is needed at the start: {describe_bytes(worst.start)}, its weights in float32, not yet shared"
         )
     if estimate.verdict != "fits":
-        changes = " or ".join(suggest_changes(estimate.work, worst))
-        console.print(f"  {estimate.verdict}. Try {changes}; or --search.")
+        changes = " or ".join(suggest_changes(config, estimate))
+        told = f"Try {changes}; or --search." if changes else "No one key lowers it. Try --search, or more ranks."
+        console.print(f"  {estimate.verdict}. {told}")
 
 
 def _merge_equal(memories: Sequence[RankMemory]) -> list[tuple[int, int, RankMemory]]:

@@ -91,6 +91,14 @@ def test_what_does_not_fit_says_what_to_change(
     assert "does not fit. Try training.activation_recompute=full or batch.micro_batch_size=16" in printed
 
 
+def test_where_no_single_key_helps_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = ["parallel.tensor_parallel_size=8", "parallel.pipeline_parallel_size=1"]
+    _, printed = call(["configs/pretrain/llama_70b.yaml", *layout, "--world-size", "8"], monkeypatch, capsys)
+    assert "does not fit. No one key lowers it. Try --search, or more ranks." in printed
+
+
 def test_weights_that_are_shared_between_machines_are_warned_about(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
