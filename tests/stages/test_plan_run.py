@@ -1,6 +1,7 @@
 """Command `plan`: its tables, its JSON, its overlay, its messages; and that it starts without torch."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -79,7 +80,33 @@ def test_the_best_layout_is_written_as_an_overlay_that_loads(
     config = load_config([Path(GPT3), path]).config
     assert config.parallel.tensor_parallel_size == best["parallel"]["tensor_parallel_size"]
     assert config.batch.micro_batch_size == best["batch"]["micro_batch_size"]
-    assert path.read_text().startswith("# Overlay: llmtrain pretrain configs/pretrain/gpt3_175b.yaml -c ")
+    assert path.read_text().splitlines()[:3] == [
+        f"# Overlay: NODES=128 RANKS_PER_NODE=8 bash launch/torchrun.sh configs/pretrain/gpt3_175b.yaml -c {path}",
+        "# Run it on each machine, with its own NODE_RANK and the first one's name as MASTER_ADDR.",
+        "# The fastest layout found for 1,024 ranks of DGX H100.",
+    ]
+
+
+def test_the_command_of_an_overlay_makes_the_layout_whatever_files_and_overrides_the_search_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more, path = tmp_path / "more files.yaml", tmp_path / "best.yaml"
+    more.write_text("training:\n  compile: false\n")
+    overrides = ["batch.micro_batch_size=32", "parallel={zero_stage: 2, overlap_communication: false}"]
+    overrides.append("run.name=mine")
+    arguments = ["configs/pretrain/gpt3_125m.yaml", *overrides, "-c", str(more), "--world-size", "8", "--search"]
+    code, printed = call([*arguments, "--write", str(path), "--json"], monkeypatch, capsys)
+    assert code == 0
+    head = path.read_text().splitlines()[0]
+    words = shlex.split(head.removeprefix("# Overlay: "))
+    assert words[:5] == ["llmtrain", "pretrain", "configs/pretrain/gpt3_125m.yaml", "--nproc", "8"]
+    assert words[5:9] == ["-c", str(more), "-c", str(path)]
+    run = load_config([Path(words[2]), more, path], words[9:]).config
+    assert (run.run.name, run.parallel.overlap_communication, run.training.compile) == ("mine", False, False)
+    best = json.loads(printed)["proposals"][0]["overlay"]
+    for section, keys in best.items():
+        found = getattr(run, section).model_dump()
+        assert {key: found[key] for key in keys} == keys
 
 
 def test_what_does_not_fit_says_what_to_change(
@@ -125,6 +152,9 @@ def test_what_is_needed_at_the_start_is_told_where_it_is_the_most(
         (["--world-size", "16", "--search"], "the smallest needs"),
         (["--write", "x.yaml"], "--write needs --search"),
         (["--seed", "3"], "--seed needs --simulate-failures: it decides them. Add --simulate-failures."),
+        (["--explain", "--search"], "--explain writes formulas into the table of one layout, --search ranks many."),
+        (["--explain", "--json"], "--json prints no table. Leave out one of them."),
+        (["--cluster", ""], "--cluster is empty. Give a name of `llmtrain cluster list`, or a YAML file."),
         (["--cluster", "dgx_h20"], "Did you mean 'dgx_h200'?"),
         (["model.num_layers=0"], "'model.num_layers' = 0"),
     ],
