@@ -4,13 +4,13 @@ In: the configuration, a described cluster, a number of ranks. Out: tables, or J
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from llmtrain.errors import ConfigError
+from llmtrain.stages.plan_json import render_json
 from llmtrain.stages.plan_options import PlanOptions, check_options
 
 _DEFAULT_CLUSTER = "dgx_h100"
@@ -75,7 +75,7 @@ def plan_run(
     tell = _tell_search if search else _tell_layout
     values = tell(options, loaded, described, vocab_size)
     if as_json:
-        typer.echo(json.dumps(values, indent=2))
+        typer.echo(render_json(values))
 
 
 def _tell_layout(options: PlanOptions, loaded: Any, described: Any, vocab_size: int) -> dict[str, Any]:
@@ -112,8 +112,7 @@ def _estimate_to_dict(estimate: Any) -> dict[str, Any]:
 
     groups: dict[str, Any] = {}
     for row in list_rows(estimate):
-        value = None if row.value == float("inf") else row.value  # JSON has no infinity
-        groups.setdefault(row.group, {})[row.key] = value
+        groups.setdefault(row.group, {})[row.key] = row.value
     groups["memory"] = {
         "verdict": estimate.verdict,
         "device_gib": estimate.cluster.device.memory_gib,

@@ -1,6 +1,7 @@
 """Command `plan`: its tables, its JSON, its overlay, its messages; and that it starts without torch."""
 
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from llmtrain.config.cluster import CLUSTER_FOLDER
 from llmtrain.config.loader import load_config
 from llmtrain.plan.memory import RankMemory
+from llmtrain.stages.plan_json import render_json
 from llmtrain.stages.plan_tables import draw_memory_bar
 from tests.helpers.door import call_door
 
@@ -58,14 +60,27 @@ def test_json_holds_the_same_numbers(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_a_cluster_that_always_fails_ends_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (CLUSTER_FOLDER / "dgx_h100.yaml").read_text()
     path = tmp_path / "broken.yaml"
-    path.write_text(text + "reliability: {failures_per_device_hour: 100.0}\n")
-    code, printed = call([GPT3, "--cluster", str(path), "--json"], monkeypatch, capsys)
-    found = json.loads(printed)["run"]
-    assert (code, found["goodput"], found["train_seconds"]) == (0, 0.0, None)
-    _, printed = call([GPT3, "--cluster", str(path)], monkeypatch, capsys)
-    assert "never" in printed
+    text = (CLUSTER_FOLDER / "dgx_h100.yaml").read_text()
+    for rate in (100.0, 1e6):
+        path.write_text(text + f"reliability: {{failures_per_device_hour: {rate}}}\n")
+        code, printed = call([GPT3, "--cluster", str(path), "--json"], monkeypatch, capsys)
+        found = json.loads(printed, parse_constant=pytest.fail)["run"]
+        assert (code, found["goodput"], found["train_seconds"]) == (0, 0.0, None)
+        assert (found["device_hours"], found["energy_mwh"], found["price"]) == (None, None, 0.0)
+        _, printed = call([GPT3, "--cluster", str(path)], monkeypatch, capsys)
+        assert "never" in printed
+        assert "not known" in printed
+        assert not {"nan", "inf"} & set(printed.split())
+    path.write_text(text + "reliability: {failures_per_device_hour: 1.0e+308}\n")
+    code, printed = call([GPT3, "--cluster", str(path)], monkeypatch, capsys)
+    assert code == 2
+    assert "'reliability.failures_per_device_hour' = 1e+308: " in printed
+
+
+def test_json_has_null_for_what_is_no_number() -> None:
+    values = {"a": math.nan, "b": [math.inf, 1.5], "c": {"d": (-math.inf, "text", 2, None, True)}}
+    assert json.loads(render_json(values)) == {"a": None, "b": [None, 1.5], "c": {"d": [None, "text", 2, None, True]}}
 
 
 def test_the_best_layout_is_written_as_an_overlay_that_loads(
