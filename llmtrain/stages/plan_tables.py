@@ -3,6 +3,7 @@
 In: `Estimate` or `Proposal`s. Out: text on standard output.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import rich.box
@@ -20,6 +21,7 @@ from llmtrain.plan.suggest import suggest_changes
 
 _BAR_WIDTH = 40
 _FILE_WIDTH = 200
+_FIRST_ROWS, _LAST_ROWS = 4, 3
 _LETTERS = {
     "parameters": "P",
     "master_weights": "M",
@@ -84,14 +86,11 @@ def _name(key: str) -> str:
 
 
 def _print_memory(console: Console, config: Config, estimate: Estimate) -> None:
-    capacity = estimate.cluster.device.memory_gib * GIB
     table = Table(box=rich.box.SIMPLE_HEAD)
     for column in ("pipeline rank", f"memory of {estimate.cluster.device.name}", "needed", "verdict"):
         table.add_column(column, no_wrap=True)
-    for first, last, memory in _merge_equal(estimate.memories):
-        ranks = str(first) if first == last else f"{first}-{last}"
-        needed = f"{describe_bytes(memory.total)} of {describe_bytes(capacity)}"
-        table.add_row(ranks, draw_memory_bar(memory, capacity), needed, judge(memory, estimate.cluster))
+    for row in list_memory_rows(estimate.memories, estimate.cluster):
+        table.add_row(*row)
     console.print(table)
     console.print(f"  {_LEGEND}\n")
     worst = estimate.worst
@@ -107,6 +106,34 @@ def _print_memory(console: Console, config: Config, estimate: Estimate) -> None:
         console.print(f"  {estimate.verdict}. {told}")
 
 
+def list_memory_rows(memories: Sequence[RankMemory], cluster: ClusterConfig) -> list[tuple[str, str, str, str]]:
+    """Cells for each pipeline rank: ranks, bar, bytes needed, verdict; neighbours that need the same share a row.
+
+    Of many, the first and last few have rows, and those with the most; what lies between has a row without a bar.
+
+    Args:
+        memories: of each pipeline rank.
+        cluster: with the device they must fit.
+    """
+    capacity = cluster.device.memory_gib * GIB
+    merged = _merge_equal(memories)
+    most = max(range(len(merged)), key=lambda place: merged[place][2].total)
+    ends = {*range(_FIRST_ROWS), *range(len(merged) - _LAST_ROWS, len(merged)), most}
+    rows: list[tuple[str, str, str, str]] = []
+    for has_row, places in itertools.groupby(range(len(merged)), lambda place: place in ends):
+        group = [merged[place] for place in places]
+        for part in [[entry] for entry in group] if has_row or len(group) == 1 else [group]:
+            sizes = sorted((memory for _, _, memory in part), key=lambda memory: memory.total)
+            least, largest = sizes[0], sizes[-1]
+            first, last = part[0][0], part[-1][1]
+            needed = f"{describe_bytes(largest.total)} of {describe_bytes(capacity)}"
+            bar = draw_memory_bar(largest, capacity)
+            if len(part) > 1:
+                needed, bar = f"{describe_bytes(least.total)} to {describe_bytes(largest.total)}", "between"
+            rows.append((str(first) if first == last else f"{first}-{last}", bar, needed, judge(largest, cluster)))
+    return rows
+
+
 def _merge_equal(memories: Sequence[RankMemory]) -> list[tuple[int, int, RankMemory]]:
     merged: list[tuple[int, int, RankMemory]] = []
     for rank, memory in enumerate(memories):
@@ -114,8 +141,6 @@ def _merge_equal(memories: Sequence[RankMemory]) -> list[tuple[int, int, RankMem
             merged[-1] = (merged[-1][0], rank, memory)
         else:
             merged.append((rank, rank, memory))
-    if len(merged) > 8:  # the two ends, and one from the middle for each of the rest
-        return [*merged[:4], *merged[-3:]]
     return merged
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from llmtrain.config.cluster import CLUSTER_FOLDER
+from llmtrain.config.cluster import CLUSTER_FOLDER, load_cluster
 from llmtrain.config.loader import load_config
-from llmtrain.plan.memory import RankMemory
+from llmtrain.plan.memory import GIB, RankMemory
 from llmtrain.stages.plan_json import render_json
-from llmtrain.stages.plan_tables import draw_memory_bar
+from llmtrain.stages.plan_tables import draw_memory_bar, list_memory_rows
 from tests.helpers.door import call_door
 
 GPT3 = "configs/pretrain/gpt3_175b.yaml"
@@ -219,6 +219,20 @@ def test_bars_show_shares_of_the_device() -> None:
     memory = RankMemory(25, 0, 25, 0, 25, 0, 0, 0)
     assert draw_memory_bar(memory, 100, 8) == "PPOOAA.."
     assert draw_memory_bar(memory, 50, 8) == "PPPPOOOO!"
+
+
+def test_ranks_between_and_the_one_with_most_are_shown() -> None:
+    cluster = load_cluster("dgx_h100")
+    sizes = [10.0 + rank for rank in range(16)]
+    sizes[9] = 80.0
+    rows = list_memory_rows([RankMemory(size * GIB, 0, 0, 0, 0, 0, 0, 0) for size in sizes], cluster)
+    assert [row[0] for row in rows] == ["0", "1", "2", "3", "4-8", "9", "10-12", "13", "14", "15"]
+    assert rows[4][1:] == ("between", "14.00 GiB to 18.00 GiB", "fits")
+    assert rows[5][2:] == ("80.00 GiB of 79.10 GiB", "does not fit")
+    equal = list_memory_rows([RankMemory(GIB, 0, 0, 0, 0, 0, 0, 0)] * 12, cluster)
+    assert [row[0] for row in equal] == ["0-11"]
+    one_left = list_memory_rows([RankMemory(size * GIB, 0, 0, 0, 0, 0, 0, 0) for size in range(1, 9)], cluster)
+    assert [row[0] for row in one_left] == [str(rank) for rank in range(8)]
 
 
 def test_the_command_starts_without_torch() -> None:
