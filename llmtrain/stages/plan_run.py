@@ -134,7 +134,9 @@ def _simulate(loaded: Any, estimate: Any, seed: int, as_json: bool) -> dict[str,
 
 def _tell_search(options: PlanOptions, loaded: Any, described: Any, vocab_size: int) -> dict[str, Any]:
     """Rank the layouts of the configuration."""
-    from llmtrain.plan.search import keep_runnable, search_layouts
+    from llmtrain.plan.build import build_plan
+    from llmtrain.plan.search import apply_overlay, keep_runnable, search_layouts
+    from llmtrain.stages.plan_sources import find_mixture_use
     from llmtrain.stages.plan_tables import print_proposals
 
     ranks = options.world_size or described.num_devices
@@ -149,6 +151,8 @@ def _tell_search(options: PlanOptions, loaded: Any, described: Any, vocab_size: 
         from llmtrain.plan.feasible import explain_no_layout
 
         raise ConfigError(explain_no_layout(loaded, ranks, described, result))
+    # All layouts draw the same from the data: what is refused for one is refused for all.
+    find_mixture_use(loaded, build_plan(apply_overlay(loaded, best[0].overlay), ranks, vocab_size))
     if options.write is not None:
         from llmtrain.stages.plan_overlay import write_overlay
 
