@@ -76,9 +76,9 @@ class EfficiencyConfig(Section):
 class ReliabilityConfig(Section):
     """How often a run is interrupted, and what that costs."""
 
-    failures_per_device_hour: NonNegativeFloat = 1 / 50_676
-    """Unplanned interruptions of the whole run for each device and hour. Default: 419 in 54 days on 16,384 devices
-    (Llama 3, Grattafiori et al. 2024, section 3.3.4)."""
+    failures_per_device_hour: Annotated[float, Field(ge=0, le=1e6)] = 1 / 50_676
+    """Unplanned interruptions of the whole run for each device and hour, at most a million. Default: 419 in 54 days on
+    16,384 devices (Llama 3, Grattafiori et al. 2024, section 3.3.4)."""
     restart_seconds: NonNegativeFloat = 600.0
     """From an interruption to the first step after it."""
     storage_gb_per_second: PositiveFloat = 10.0

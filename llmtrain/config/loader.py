@@ -63,7 +63,7 @@ def _read(files: Sequence[Path], overrides: Sequence[str]) -> tuple[dict[str, An
         file_values, file_origins = read_yaml(path)
         _merge(values, file_values, origins, file_origins, ())
     for override in overrides:
-        keys, value = _split_override(override)
+        keys, value = split_override(override)
         nested: Any = value
         for key in reversed(keys):
             nested = {key: nested}
@@ -108,7 +108,12 @@ def dump_config(config: BaseModel) -> str:
     return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True, width=110)
 
 
-def _split_override(override: str) -> tuple[tuple[str, ...], Any]:
+def split_override(override: str) -> tuple[tuple[str, ...], Any]:
+    """`section.key=value` -> its keys and the value.
+
+    Raises:
+        ConfigError: it is written otherwise.
+    """
     name, separator, text = override.partition("=")
     keys = tuple(name.strip().split("."))
     if not separator or not all(keys):

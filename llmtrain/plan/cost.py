@@ -33,4 +33,6 @@ def compute_cost(config: CostConfig, devices: int, seconds: float) -> Cost:
     """
     hours = devices * seconds / 3600
     energy_mwh = hours * config.watts_per_device * config.power_usage_effectiveness / 1e6
-    return Cost(hours, hours * config.price_per_device_hour, energy_mwh, energy_mwh * config.carbon_kg_per_kwh)
+    # What is free stays so for ever: infinity times nothing is not a number.
+    price = hours * config.price_per_device_hour if config.price_per_device_hour else 0.0
+    return Cost(hours, price, energy_mwh, energy_mwh * config.carbon_kg_per_kwh if config.carbon_kg_per_kwh else 0.0)

@@ -197,25 +197,3 @@ def judge_bytes(size: float, cluster: ClusterConfig) -> Verdict:
 def list_rank_memories(work: Workload, is_cpu: bool = False) -> list[RankMemory]:
     """Bytes of each pipeline rank, first to last."""
     return [compute_rank_memory(work, rank, is_cpu) for rank in range(work.pipeline_parallel_size)]
-
-
-def suggest_changes(work: Workload, worst: RankMemory) -> list[str]:
-    """What to change so that less memory is used, the most effective first; keys with values."""
-    found: list[tuple[float, str]] = []
-    is_start = worst.start >= worst.total
-    if work.recompute != "full" and not is_start:
-        found.append((worst.activations, "training.activation_recompute=full"))
-    if work.micro_batch_size > 1 and not is_start:
-        found.append((worst.activations / 2, f"batch.micro_batch_size={work.micro_batch_size // 2}"))
-    if work.zero_stage == 0 and work.data_parallel_size > 1:
-        found.append((worst.moments, "parallel.zero_stage=1"))
-    if work.parameter_bytes == FLOAT32 and work.zero_stage > 0 and not is_start:
-        found.append((worst.parameters / 2 + worst.gradients / 2, "precision.parameter_dtype=bfloat16"))
-    if work.pipeline_parallel_size == 1 and work.zero_stage < 3 and work.data_parallel_size > 1 and not is_start:
-        found.append((worst.parameters + worst.gradients, "parallel.zero_stage=3"))
-    heads = work.shape.num_attention_heads
-    if heads % (2 * work.tensor_parallel_size) == 0:
-        found.append((worst.states / 2, f"parallel.tensor_parallel_size={2 * work.tensor_parallel_size}"))
-    if work.zero_stage <= 1 and 2 * work.pipeline_parallel_size <= work.shape.num_layers:
-        found.append((worst.states / 2.2, f"parallel.pipeline_parallel_size={2 * work.pipeline_parallel_size}"))
-    return [text for _, text in sorted(found, reverse=True)][:3]

@@ -30,7 +30,9 @@ class Row:
 
 
 def describe_seconds(seconds: float) -> str:
-    """`5.2 ms`, `3.1 s`, `4.5 hours`, `12.3 days`; `never` from a million years on."""
+    """`5.2 ms`, `3.1 s`, `4.5 hours`, `12.3 days`; `never` from a million years on, `not known` for no number."""
+    if math.isnan(seconds):
+        return "not known"
     if seconds >= _NEVER_SECONDS:
         return "never"
     for size, name in ((86_400 * 3, "days"), (3600 * 2, "hours"), (120, "minutes")):
@@ -51,9 +53,14 @@ def describe_bytes(size: float) -> str:
 def describe_count(number: float) -> str:
     """`175B`, `1.26M`: three digits and a unit."""
     for size, name in _UNITS:
-        if number >= size:
+        if number >= 0.9995 * size and number >= 1e6:  # from where three digits round up to the unit
             return f"{number / size:.3g}{name}"
     return f"{number:,.0f}"
+
+
+def describe_finite(number: float, unit: str = "", digits: int = 0) -> str:
+    """`1,234 t`; `not known` for what has no end or is no number."""
+    return f"{number:,.{digits}f}{unit}" if math.isfinite(number) else "not known"
 
 
 def list_rows(estimate: Estimate) -> list[Row]:
@@ -231,19 +238,19 @@ def _list_run(estimate: Estimate) -> list[Row]:
     seconds = estimate.train_seconds
     return [
         Row("run", "train_seconds", seconds, describe_seconds(seconds), "steps x step / goodput"),
-        Row("run", "device_hours", cost.device_hours, f"{cost.device_hours:,.0f}", "ranks x hours"),
+        Row("run", "device_hours", cost.device_hours, describe_finite(cost.device_hours), "ranks x hours"),
         Row(
             "run",
             "price",
             cost.price,
-            f"{cost.price:,.0f}" if cost.price else "no price given",
+            describe_finite(cost.price) if cost.price else "no price given",
             "device hours x cost.price_per_device_hour",
         ),
         Row(
             "run",
             "energy_mwh",
             cost.energy_mwh,
-            f"{cost.energy_mwh:,.1f} MWh",
+            describe_finite(cost.energy_mwh, " MWh", 1),
             "device hours x watts x PUE",
             "Touvron et al. 2023, section 6",
         ),
@@ -251,7 +258,7 @@ def _list_run(estimate: Estimate) -> list[Row]:
             "run",
             "carbon_tonnes",
             cost.carbon_tonnes,
-            f"{cost.carbon_tonnes:,.1f} t CO2e",
+            describe_finite(cost.carbon_tonnes, " t CO2e", 1),
             "energy x cost.carbon_kg_per_kwh",
             "Touvron et al. 2023, section 6",
         ),
@@ -273,7 +280,7 @@ def _list_run(estimate: Estimate) -> list[Row]:
             "run",
             "failures",
             found.failures,
-            f"{found.failures:,.1f}",
+            describe_finite(found.failures, digits=1),
             "devices x hours x reliability.failures_per_device_hour",
             "rate: Llama 3, Grattafiori et al. 2024, 3.3.4",
         ),

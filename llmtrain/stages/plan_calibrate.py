@@ -3,7 +3,6 @@
 In: run folders and a cluster. Out: `Calibration`; its table, its JSON, the cluster's YAML with the fitted shares.
 """
 
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from llmtrain.plan.calibrate import (
 from llmtrain.plan.report import describe_seconds
 from llmtrain.plan.step_time import compute_step_time
 from llmtrain.stages.measured_run import MeasuredRun, read_measured_run
+from llmtrain.stages.plan_json import render_json
 from llmtrain.stages.plan_tables import open_console
 
 
@@ -89,7 +89,7 @@ def calibrate_and_tell(
     if write is not None:
         write_calibrated(found, write, cluster)
     if as_json:
-        sys.stdout.write(json.dumps(found.to_dict(), indent=2) + "\n")
+        sys.stdout.write(render_json(found.to_dict()) + "\n")
     else:
         print_calibration(found)
     return found.after

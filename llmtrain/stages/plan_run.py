@@ -4,13 +4,14 @@ In: the configuration, a described cluster, a number of ranks. Out: tables, or J
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from llmtrain.errors import ConfigError
+from llmtrain.stages.plan_json import render_json
+from llmtrain.stages.plan_options import PlanOptions, check_options
 
 _DEFAULT_CLUSTER = "dgx_h100"
 _SHOWN = 10
@@ -45,7 +46,22 @@ def plan_run(
     from llmtrain.config.loader import load_config
     from llmtrain.stages.vocabulary import find_vocab_size
 
-    _check_options(config, search, as_json, write, calibrate, simulate_failures, seed, scaling)
+    options = PlanOptions(
+        config,
+        tuple(overrides or ()),
+        tuple(more or ()),
+        cluster,
+        world_size,
+        search,
+        explain,
+        as_json,
+        write,
+        tuple(calibrate or ()),
+        simulate_failures,
+        seed,
+        scaling,
+    )
+    check_options(options)
     if calibrate:
         from llmtrain.stages.plan_calibrate import calibrate_and_tell
 
@@ -54,65 +70,15 @@ def plan_run(
         described = load_cluster(cluster or _DEFAULT_CLUSTER)
     if config is None:
         return
-    loaded = load_config([config, *(more or [])], overrides or []).config
+    loaded = load_config([config, *options.more], options.overrides).config
     vocab_size = find_vocab_size(loaded)
-    if search:
-        ranks = world_size or described.num_devices
-        values = _search(loaded, described, ranks, vocab_size, config, write, as_json)
-        if scaling is not None:
-            from llmtrain.plan.scaling import scale_searched
-            from llmtrain.stages.plan_scaling import tell_scaling
-
-            curves = scale_searched(loaded, described, ranks, vocab_size)
-            values["scaling"] = tell_scaling(curves, loaded, described, scaling, as_json)
-        if as_json:
-            typer.echo(json.dumps(values, indent=2))
-        return
-    _plan_layout(loaded, described, world_size, vocab_size, explain, as_json, simulate_failures, seed or 0, scaling)
+    tell = _tell_search if search else _tell_layout
+    values = tell(options, loaded, described, vocab_size)
+    if as_json:
+        typer.echo(render_json(values))
 
 
-def _check_options(
-    config: Path | None,
-    search: bool,
-    as_json: bool,
-    write: Path | None,
-    calibrate: list[Path] | None,
-    simulate_failures: bool,
-    seed: int | None,
-    scaling: Path | None,
-) -> None:
-    """Refuse options that do not go together."""
-    if write is not None and bool(calibrate) == search:
-        raise ConfigError(
-            "command line: --write needs --search, to write the best layout found, or --calibrate, to write the "
-            "fitted cluster. Add one of them, not both."
-        )
-    if calibrate and config is not None and as_json:
-        raise ConfigError("command line: --calibrate with CONFIG prints two things, --json one. Leave out one of them.")
-    if config is None and not calibrate:
-        raise ConfigError("command line: plan needs CONFIG, the YAML file of a run, or --calibrate RUN. Add one.")
-    if simulate_failures and search:
-        raise ConfigError(
-            "command line: --simulate-failures plays one layout, --search ranks many. Write the best one with --search "
-            "--write FILE, then plan with -c FILE --simulate-failures."
-        )
-    if seed is not None and not simulate_failures:
-        raise ConfigError("command line: --seed needs --simulate-failures: it decides them. Add --simulate-failures.")
-    if scaling is not None and scaling.suffix != ".png":
-        raise ConfigError(f"command line: --scaling {scaling}: the picture is a PNG. Give a file that ends in .png.")
-
-
-def _plan_layout(
-    loaded: Any,
-    described: Any,
-    world_size: int | None,
-    vocab_size: int,
-    explain: bool,
-    as_json: bool,
-    simulate_failures: bool,
-    seed: int,
-    scaling: Path | None,
-) -> None:
+def _tell_layout(options: PlanOptions, loaded: Any, described: Any, vocab_size: int) -> dict[str, Any]:
     """Plan the layout of the configuration."""
     from llmtrain.plan.build import build_plan
     from llmtrain.plan.estimate import build_estimate
@@ -120,25 +86,25 @@ def _plan_layout(
     from llmtrain.stages.plan_sources import find_mixture_use, print_sources, sources_to_dict
     from llmtrain.stages.plan_tables import open_console, print_estimate
 
-    ranks = world_size or choose_world_size(loaded, described)
+    ranks = options.world_size or choose_world_size(loaded, described)
     obstacles = find_obstacles(loaded, ranks, described)
     if obstacles:
         raise ConfigError("\n".join(obstacles))
     estimate = build_estimate(loaded, build_plan(loaded, ranks, vocab_size), described)
     use = find_mixture_use(loaded, estimate.plan)
     values = _estimate_to_dict(estimate) | {"mixture": sources_to_dict(use)}
-    if not as_json:
-        print_estimate(estimate, explain)
+    if not options.as_json:
+        print_estimate(loaded, estimate, options.explain)
         print_sources(open_console(), use, loaded.data)
-    if simulate_failures:
-        values["simulated_failures"] = _simulate(loaded, estimate, seed, as_json)
-    if scaling is not None:
+    if options.simulate_failures:
+        values["simulated_failures"] = _simulate(loaded, estimate, options.seed or 0, options.as_json)
+    if options.scaling is not None:
         from llmtrain.plan.scaling import scale_configured
         from llmtrain.stages.plan_scaling import tell_scaling
 
-        values["scaling"] = tell_scaling(scale_configured(loaded, estimate), loaded, described, scaling, as_json)
-    if as_json:
-        typer.echo(json.dumps(values, indent=2))
+        curves = scale_configured(loaded, estimate)
+        values["scaling"] = tell_scaling(curves, loaded, described, options.scaling, options.as_json)
+    return values
 
 
 def _estimate_to_dict(estimate: Any) -> dict[str, Any]:
@@ -146,8 +112,7 @@ def _estimate_to_dict(estimate: Any) -> dict[str, Any]:
 
     groups: dict[str, Any] = {}
     for row in list_rows(estimate):
-        value = None if row.value == float("inf") else row.value  # JSON has no infinity
-        groups.setdefault(row.group, {})[row.key] = value
+        groups.setdefault(row.group, {})[row.key] = row.value
     groups["memory"] = {
         "verdict": estimate.verdict,
         "device_gib": estimate.cluster.device.memory_gib,
@@ -167,12 +132,14 @@ def _simulate(loaded: Any, estimate: Any, seed: int, as_json: bool) -> dict[str,
     return failures_to_dict(policies, estimate, seed)
 
 
-def _search(
-    loaded: Any, described: Any, ranks: int, vocab_size: int, config: Path, write: Path | None, as_json: bool
-) -> dict[str, Any]:
-    from llmtrain.plan.search import keep_runnable, search_layouts
+def _tell_search(options: PlanOptions, loaded: Any, described: Any, vocab_size: int) -> dict[str, Any]:
+    """Rank the layouts of the configuration."""
+    from llmtrain.plan.build import build_plan
+    from llmtrain.plan.search import apply_overlay, keep_runnable, search_layouts
+    from llmtrain.stages.plan_sources import find_mixture_use
     from llmtrain.stages.plan_tables import print_proposals
 
+    ranks = options.world_size or described.num_devices
     if ranks > described.num_devices:
         raise ConfigError(
             f"world: {ranks:,} ranks, {described.name} has {described.num_devices:,} devices = {described.nodes:,} "
@@ -184,27 +151,24 @@ def _search(
         from llmtrain.plan.feasible import explain_no_layout
 
         raise ConfigError(explain_no_layout(loaded, ranks, described, result))
-    if write is not None:
-        _write_overlay(best[0].overlay, config, write, ranks, described.name)
-    if not as_json:
+    # All layouts draw the same from the data: what is refused for one is refused for all.
+    find_mixture_use(loaded, build_plan(apply_overlay(loaded, best[0].overlay), ranks, vocab_size))
+    if options.write is not None:
+        from llmtrain.stages.plan_overlay import write_overlay
+
+        write_overlay(best[0].overlay, options, ranks, described)
+    if not options.as_json:
         print_proposals(best, result, described)
     rows = [
         {"overlay": found.overlay, "step_seconds": found.step.total, "memory_bytes": found.memory.total,
-         "step": dataclasses.asdict(found.step), "memory": dataclasses.asdict(found.memory)}
+         "verdict": found.verdict, "step": dataclasses.asdict(found.step), "memory": dataclasses.asdict(found.memory)}
         for found in best
     ]  # fmt: skip
-    return {"world_size": ranks, "tried": result.tried, "too_large": result.too_large, "proposals": rows}
+    values = {"world_size": ranks, "tried": result.tried, "too_large": result.too_large, "proposals": rows}
+    if options.scaling is not None:
+        from llmtrain.plan.scaling import scale_searched
+        from llmtrain.stages.plan_scaling import tell_scaling
 
-
-def _write_overlay(overlay: dict[str, Any], config: Path, path: Path, ranks: int, cluster: str) -> None:
-    import yaml
-
-    head = f"# Overlay: llmtrain pretrain {config} -c {path}\n"
-    head += f"# The fastest layout found for {ranks:,} ranks of {cluster}.\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(head + yaml.safe_dump(overlay, sort_keys=False))
-    except OSError as error:
-        raise ConfigError(
-            f"command line: --write {path}: {error.strerror}. Give a file that can be written."
-        ) from error
+        curves = scale_searched(loaded, described, ranks, vocab_size)
+        values["scaling"] = tell_scaling(curves, loaded, described, options.scaling, options.as_json)
+    return values

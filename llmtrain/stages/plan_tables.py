@@ -3,6 +3,7 @@
 In: `Estimate` or `Proposal`s. Out: text on standard output.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import rich.box
@@ -10,14 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from llmtrain.config.cluster import ClusterConfig
+from llmtrain.config.root import Config
 from llmtrain.plan.estimate import Estimate
-from llmtrain.plan.memory import GIB, RankMemory, judge, suggest_changes
+from llmtrain.plan.memory import GIB, RankMemory, judge
 from llmtrain.plan.rank_map import find_split_groups
 from llmtrain.plan.report import describe_bytes, describe_seconds, list_rows
 from llmtrain.plan.search import Proposal, SearchResult
+from llmtrain.plan.suggest import suggest_changes
 
 _BAR_WIDTH = 40
 _FILE_WIDTH = 200
+_FIRST_ROWS, _LAST_ROWS = 4, 3
 _LETTERS = {
     "parameters": "P",
     "master_weights": "M",
@@ -56,8 +60,8 @@ def draw_memory_bar(memory: RankMemory, capacity: float, width: int = _BAR_WIDTH
     return bar.ljust(width, ".")
 
 
-def print_estimate(estimate: Estimate, explain: bool) -> None:
-    """Every number of a run, with `explain` its formula and source beside it."""
+def print_estimate(config: Config, estimate: Estimate, explain: bool) -> None:
+    """Every number of a run, with `explain` its formula and source beside it; what to change where it does not fit."""
     console = open_console()
     table = Table(box=rich.box.SIMPLE_HEAD, show_header=explain)
     for column in ("", "number", "", *(("formula", "source") if explain else ())):
@@ -70,7 +74,7 @@ def print_estimate(estimate: Estimate, explain: bool) -> None:
         table.add_row(*cells, *((row.formula, row.source) if explain else ()))
         group = row.group
     console.print(table)
-    _print_memory(console, estimate)
+    _print_memory(console, config, estimate)
     if warning := find_split_groups(estimate.plan, estimate.cluster.devices_per_node):
         console.print(f"  {warning}")
 
@@ -81,15 +85,12 @@ def _name(key: str) -> str:
     return key.replace("_", " ")
 
 
-def _print_memory(console: Console, estimate: Estimate) -> None:
-    capacity = estimate.cluster.device.memory_gib * GIB
+def _print_memory(console: Console, config: Config, estimate: Estimate) -> None:
     table = Table(box=rich.box.SIMPLE_HEAD)
     for column in ("pipeline rank", f"memory of {estimate.cluster.device.name}", "needed", "verdict"):
         table.add_column(column, no_wrap=True)
-    for first, last, memory in _merge_equal(estimate.memories):
-        ranks = str(first) if first == last else f"{first}-{last}"
-        needed = f"{describe_bytes(memory.total)} of {describe_bytes(capacity)}"
-        table.add_row(ranks, draw_memory_bar(memory, capacity), needed, judge(memory, estimate.cluster))
+    for row in list_memory_rows(estimate.memories, estimate.cluster):
+        table.add_row(*row)
     console.print(table)
     console.print(f"  {_LEGEND}\n")
     worst = estimate.worst
@@ -100,8 +101,37 @@ def _print_memory(console: Console, estimate: Estimate) -> None:
             f"  most is needed at the start: {describe_bytes(worst.start)}, its weights in float32, not yet shared"
         )
     if estimate.verdict != "fits":
-        changes = " or ".join(suggest_changes(estimate.work, worst))
-        console.print(f"  {estimate.verdict}. Try {changes}; or --search.")
+        changes = " or ".join(suggest_changes(config, estimate))
+        told = f"Try {changes}; or --search." if changes else "No one key lowers it. Try --search, or more ranks."
+        console.print(f"  {estimate.verdict}. {told}")
+
+
+def list_memory_rows(memories: Sequence[RankMemory], cluster: ClusterConfig) -> list[tuple[str, str, str, str]]:
+    """Cells for each pipeline rank: ranks, bar, bytes needed, verdict; neighbours that need the same share a row.
+
+    Of many, the first and last few have rows, and those with the most; what lies between has a row without a bar.
+
+    Args:
+        memories: of each pipeline rank.
+        cluster: with the device they must fit.
+    """
+    capacity = cluster.device.memory_gib * GIB
+    merged = _merge_equal(memories)
+    most = max(range(len(merged)), key=lambda place: merged[place][2].total)
+    ends = {*range(_FIRST_ROWS), *range(len(merged) - _LAST_ROWS, len(merged)), most}
+    rows: list[tuple[str, str, str, str]] = []
+    for has_row, places in itertools.groupby(range(len(merged)), lambda place: place in ends):
+        group = [merged[place] for place in places]
+        for part in [[entry] for entry in group] if has_row or len(group) == 1 else [group]:
+            sizes = sorted((memory for _, _, memory in part), key=lambda memory: memory.total)
+            least, largest = sizes[0], sizes[-1]
+            first, last = part[0][0], part[-1][1]
+            needed = f"{describe_bytes(largest.total)} of {describe_bytes(capacity)}"
+            bar = draw_memory_bar(largest, capacity)
+            if len(part) > 1:
+                needed, bar = f"{describe_bytes(least.total)} to {describe_bytes(largest.total)}", "between"
+            rows.append((str(first) if first == last else f"{first}-{last}", bar, needed, judge(largest, cluster)))
+    return rows
 
 
 def _merge_equal(memories: Sequence[RankMemory]) -> list[tuple[int, int, RankMemory]]:
@@ -111,8 +141,6 @@ def _merge_equal(memories: Sequence[RankMemory]) -> list[tuple[int, int, RankMem
             merged[-1] = (merged[-1][0], rank, memory)
         else:
             merged.append((rank, rank, memory))
-    if len(merged) > 8:  # the two ends, and one from the middle for each of the rest
-        return [*merged[:4], *merged[-3:]]
     return merged
 
 
@@ -142,7 +170,7 @@ def print_proposals(best: Sequence[Proposal], result: SearchResult, cluster: Clu
                 (
                     work.data_parallel_size,
                     work.tensor_parallel_size,
-                    work.pipeline_parallel_size,
+                    f"{work.pipeline_parallel_size}{' dualpipev' if work.is_two_way else ''}",
                     work.zero_stage,
                     work.micro_batch_size,
                     work.recompute,
@@ -150,11 +178,12 @@ def print_proposals(best: Sequence[Proposal], result: SearchResult, cluster: Clu
             ),
             describe_seconds(found.step.total),
             f"{work.tokens_per_step / found.step.total:,.0f}",
-            describe_bytes(found.memory.total),
+            describe_bytes(found.memory.total) + (", tight" if found.verdict == "tight" else ""),
             "the best" if place == 1 else found.explain_loss_to(best[0]),
         )
     console.print(table)
+    tight = sum(found.verdict == "tight" for found in result.proposals)
     console.print(
-        f"  {result.tried:,} layouts tried on {cluster.name}, {result.too_large:,} leave too little of the "
-        f"{cluster.device.memory_gib:g} GiB free."
+        f"  {result.tried:,} layouts tried on {cluster.name}, {result.too_large:,} do not fit "
+        f"{cluster.device.memory_gib:g} GiB, {tight:,} are tight and come last."
     )

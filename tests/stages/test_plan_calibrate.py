@@ -171,6 +171,18 @@ def test_mistakes_are_told_without_a_traceback(
         ([*of_two, "--write", str(tmp_path)], f"--write {tmp_path}: Is a directory. Give a file that can be written"),
         ([*of_two, "--write", "x.yaml", "--search"], "Add one of them, not both."),
         ([str(two / "config.yaml"), *of_two, "--json"], "Leave out one of them."),
+        *(
+            ([*of_two, *option], f"--calibrate without CONFIG fits the cluster and plans no run; {option[0]} would say")
+            for option in (
+                ["--search"],
+                ["--explain"],
+                ["--simulate-failures"],
+                ["--world-size", "2"],
+                ["--scaling", "x.png"],
+                ["--seed", "1"],
+                ["-c", "x.yaml"],
+            )
+        ),
         ([], "plan needs CONFIG, the YAML file of a run, or --calibrate RUN. Add one."),
     ]
     for arguments, message in cases:

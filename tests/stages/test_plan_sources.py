@@ -67,10 +67,13 @@ def test_a_source_that_would_be_read_too_often_is_refused(
     own_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["data.sources={json: {max_epochs: 0.001}, email: {}}"]
-    code, printed = call_door([*PLAN, *arguments], monkeypatch, capsys)
-    assert code == 4
-    assert "data.sources.json" in printed
-    assert "max_epochs is 0.001" in printed
+    for search in ([], ["--search"], ["--search", "--write", "best.yaml"]):
+        code, printed = call_door([*PLAN, *arguments, *search], monkeypatch, capsys)
+        assert code == 4
+        assert "data.sources.json" in printed
+        assert "max_epochs is 0.001" in printed
+        assert "the best" not in printed
+    assert not Path("best.yaml").exists()
 
 
 def test_epochs_are_told_without_torch(own_project: Path) -> None:
