@@ -146,7 +146,7 @@ def load_cluster(name_or_file: str, folder: Path = CLUSTER_FOLDER) -> ClusterCon
 
 def read_cluster(path: Path) -> ClusterConfig:
     """As `load_cluster`, for a file."""
-    values, origins = read_yaml(path)
+    values, origins = read_yaml(path, "description of a cluster")
     try:
         return ClusterConfig.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:

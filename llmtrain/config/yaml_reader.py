@@ -23,8 +23,12 @@ _PLAIN_TAGS = {
 }
 
 
-def read_yaml(path: Path) -> tuple[dict[str, Any], Origins]:
-    """Read one configuration file.
+def read_yaml(path: Path, what: str = "configuration") -> tuple[dict[str, Any], Origins]:
+    """Read one file.
+
+    Args:
+        path: of the file.
+        what: it holds, for messages.
 
     Returns:
         The mapping, and for each path of keys `file:line`.
@@ -35,18 +39,18 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Origins]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error}. Give the path of a YAML file.") from error
-    return parse_yaml(text, str(path))
+        raise ConfigError(f"{path}: cannot read the {what}: {error}. Give the path of a YAML file.") from error
+    return parse_yaml(text, str(path), what)
 
 
-def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], Origins]:
+def parse_yaml(text: str, name: str, what: str = "configuration") -> tuple[dict[str, Any], Origins]:
     """As `read_yaml`, for text; `name` stands for the file in messages."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{name}: a configuration is a mapping of sections; this file holds none.")
+        raise ConfigError(f"{name}: a {what} is a mapping of sections; this file holds none.")
     origins: Origins = {}
     problems: list[str] = []
     value = _convert(node, (), name, origins, problems)

@@ -22,9 +22,10 @@ class Row:
     group: str
     key: str
     """With its unit."""
-    value: float | int | str
+    value: float | int | str | None
+    """None: other rows hold the numbers of this text."""
     text: str
-    """As a person reads it."""
+    """As a person reads it; empty: left to JSON."""
     formula: str
     source: str = ""
 
@@ -78,8 +79,11 @@ def _list_model(estimate: Estimate) -> list[Row]:
     done = compute_flops_per_token(shape, length, "causal", "full" if recompute == "full" else "none")
     return [
         Row("model", "parameters", shape.num_parameters, f"{shape.num_parameters:,}", "exact, tied weights once"),
-        *[Row("model", f"parameters_{name.replace(' ', '_')}", count, "", "exact") for name, count in counts.items()],
-        Row("model", "by component", parts, parts, "exact"),
+        *[
+            Row("model", f"parameters_{name.replace(' ', '_').replace('-', '_')}", count, "", "exact")
+            for name, count in counts.items()
+        ],
+        Row("model", "by_component", None, parts, "exact"),
         Row(
             "model",
             "padding_parameters",

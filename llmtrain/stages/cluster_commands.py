@@ -25,7 +25,7 @@ def cluster_show(cluster: Annotated[str, typer.Argument(help="A name of `cluster
     """The file that describes a cluster, once it has been checked."""
     from llmtrain.config.cluster import find_cluster_file, read_cluster
 
-    path = find_cluster_file(cluster)
+    path = find_cluster_file(cluster, asked_by="command line: cluster show")
     read_cluster(path)
     typer.echo(path.read_text(encoding="utf-8"), nl=False)
 

@@ -112,7 +112,8 @@ def _estimate_to_dict(estimate: Any) -> dict[str, Any]:
 
     groups: dict[str, Any] = {}
     for row in list_rows(estimate):
-        groups.setdefault(row.group, {})[row.key] = row.value
+        if row.value is not None:
+            groups.setdefault(row.group, {})[row.key] = row.value
     groups["memory"] = {
         "verdict": estimate.verdict,
         "device_gib": estimate.cluster.device.memory_gib,

@@ -46,8 +46,11 @@ def test_mistakes_of_a_file_are_named_with_their_lines(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read the configuration"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot read the description of a cluster: "):
         load_cluster(str(tmp_path / "none.yaml"))
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(ConfigError, match="a description of a cluster is a mapping of sections; this file"):
+        load_cluster(str(tmp_path / "empty.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,9 @@ def test_described_clusters_are_listed_and_shown(
     assert (code, printed) == (0, (CLUSTER_FOLDER / "dgx_h100.yaml").read_text())
     code, printed = call(["cluster", "show", "dgx_h10"], monkeypatch, capsys)
     assert code == 2
+    assert "command line: cluster show dgx_h10: " in printed
     assert "Did you mean 'dgx_h100'?" in printed
+    assert "--cluster" not in printed
 
 
 def test_a_cluster_with_mistakes_is_not_shown(

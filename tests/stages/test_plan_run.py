@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 import subprocess
 import sys
@@ -51,6 +52,8 @@ def test_json_holds_the_same_numbers(monkeypatch: pytest.MonkeyPatch, capsys: py
     found = json.loads(printed)
     assert code == 0
     assert found["model"]["parameters"] == 174_604_259_328
+    assert all(re.fullmatch("[a-z_0-9]+", key) for key in found["model"])
+    assert all(isinstance(value, int | float) for value in found["model"].values())
     assert found["layout"]["world_size"] == 128
     parts = [value for key, value in found["step"].items() if key.endswith("_seconds") and key != "step_seconds"]
     assert sum(parts) == pytest.approx(found["step"]["step_seconds"])
