@@ -24,7 +24,8 @@ def plan_run(
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value ...", metavar="[OVERRIDES]")] = None,
     more: Annotated[list[Path] | None, typer.Option("--config", "-c", help="More YAML files; later ones win.")] = None,
     cluster: Annotated[
-        str | None, typer.Option(help=f"A name of `cluster list`, or a YAML file; default {_DEFAULT_CLUSTER}.")
+        str | None,
+        typer.Option(help=f"Of `cluster list`, or a YAML file; default: tracking.cluster, else {_DEFAULT_CLUSTER}."),
     ] = None,
     world_size: Annotated[int | None, typer.Option(min=1, help="Ranks; default: the fewest whole machines.")] = None,
     search: Annotated[bool, typer.Option("--search", help="Rank every layout that fits.")] = False,
@@ -42,7 +43,7 @@ def plan_run(
     scaling: Annotated[Path | None, typer.Option(help="Draw strong and weak scaling to this PNG file.")] = None,
 ) -> None:
     """What a run needs: memory of each rank, time of a step, days, money, energy; or the best layout for a cluster."""
-    from llmtrain.config.cluster import load_cluster
+    from llmtrain.config.cluster import load_cluster, load_tracking_cluster
     from llmtrain.config.loader import load_config
     from llmtrain.stages.vocabulary import find_vocab_size
 
@@ -62,15 +63,17 @@ def plan_run(
         scaling,
     )
     check_options(options)
+    described = None
     if calibrate:
         from llmtrain.stages.plan_calibrate import calibrate_and_tell
 
         described = calibrate_and_tell(calibrate, cluster, write, as_json)
-    else:
-        described = load_cluster(cluster or _DEFAULT_CLUSTER)
+    elif cluster is not None:
+        described = load_cluster(cluster)
     if config is None:
         return
     loaded = load_config([config, *options.more], options.overrides).config
+    described = described or load_tracking_cluster(loaded.tracking.cluster) or load_cluster(_DEFAULT_CLUSTER)
     vocab_size = find_vocab_size(loaded)
     tell = _tell_search if search else _tell_layout
     values = tell(options, loaded, described, vocab_size)

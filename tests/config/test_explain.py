@@ -71,7 +71,7 @@ def explain(folder: Path, *overrides: str) -> str:
         ("schedule.decay_step=1", "unknown key 'schedule.decay_step'. Did you mean 'schedule.decay_steps'?"),
         (
             "tracking.zzz=1",
-            "unknown key 'tracking.zzz'. Known keys: experiment, mlflow, peak_flops, system_interval_seconds, "
+            "unknown key 'tracking.zzz'. Known keys: cluster, experiment, mlflow, peak_flops, system_interval_seconds, "
             "tracking_uri.",
         ),
     ],

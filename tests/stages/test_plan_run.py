@@ -248,3 +248,18 @@ assert not {{"torch", "deepspeed", "numpy", "matplotlib", "transformers"}} & set
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_cluster_is_that_of_the_option_or_of_the_configuration(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def find(*arguments: str) -> str:
+        command = ["plan", "configs/pretrain/gpt3_125m.yaml", "--json", *arguments]
+        code, printed = call_door(command, monkeypatch, capsys)
+        assert code == 0
+        name: str = json.loads(printed)["layout"]["cluster"]
+        return name
+
+    assert find() == "DGX H100"
+    assert find("tracking.cluster=dgx_h200") == "DGX H200"
+    assert find("tracking.cluster=dgx_h200", "--cluster", "dgx_a100_80gb") == "DGX A100 80GB"
