@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from llmtrain.config.cluster import ClusterConfig
-from llmtrain.plan.collectives import all_reduce_seconds, gather_seconds, send_seconds
+from llmtrain.plan.collectives import all_reduce_seconds, find_link, gather_seconds, send_seconds
 from llmtrain.plan.flops import Attention, compute_block_forward_flops, compute_flops_per_token
 from llmtrain.plan.parameters import Weight, count_rank_weights
 from llmtrain.plan.traffic import count_repeated_sums
@@ -200,12 +200,12 @@ def _tensor_communication(work: Workload, cluster: ClusterConfig) -> tuple[float
     without, forward sums stand at the ends and backward ones at the entries (`plan.traffic`).
     """
     products = work.compute_bytes * work.micro_batch_tokens * work.shape.hidden_size
-    end = all_reduce_seconds(products, work.tensor_parallel_size, 1, cluster)
+    end = all_reduce_seconds(products, work.tensor_parallel_size, 1, work.world_size, cluster)
     if work.software == "megatron":
         # It keeps parts of the sequence and gathers them again.
         backward = (3 if work.sequence_parallel else 2) * end
         return 2 * end, backward, 2 * end if work.recompute == "full" else 0.0
-    entry = all_reduce_seconds(work.hidden_states_bytes, work.tensor_parallel_size, 1, cluster)
+    entry = all_reduce_seconds(work.hidden_states_bytes, work.tensor_parallel_size, 1, work.world_size, cluster)
     entries_again, ends_again = count_repeated_sums(work)
     again = entries_again * entry + ends_again * end
     return (entry + end, entry + end, again) if work.sequence_parallel else (2 * end, 2 * entry, again)
@@ -216,7 +216,7 @@ def _tensor_ends_communication(work: Workload, cluster: ClusterConfig) -> float:
     if work.software == "megatron":
         return 0.0
     ends = 2 if work.pipeline_parallel_size == 1 or work.is_two_way else 1
-    return ends * all_reduce_seconds(work.hidden_states_bytes, work.tensor_parallel_size, 1, cluster)
+    return ends * all_reduce_seconds(work.hidden_states_bytes, work.tensor_parallel_size, 1, work.world_size, cluster)
 
 
 def _slowest_stage(work: Workload, block: float, head: float) -> tuple[int, bool]:
@@ -241,12 +241,9 @@ def _pipeline_messages(work: Workload, cluster: ClusterConfig) -> float:
     share = work.tensor_parallel_size if work.software == "megatron" else work.sequence_share
     size = work.hidden_states_bytes / share
     # With stages on several machines some message of each trip leaves one, and the slowest sets the pace.
-    is_inside = (
-        work.tensor_parallel_size * work.data_parallel_size * work.pipeline_parallel_size <= cluster.devices_per_node
-    )
-    seconds = send_seconds(
-        size, work.tensor_parallel_size * work.data_parallel_size if is_inside else cluster.devices_per_node, cluster
-    )
+    stride = work.tensor_parallel_size * work.data_parallel_size
+    link = find_link(work.pipeline_parallel_size, stride, work.world_size, cluster)
+    seconds = send_seconds(size, link, cluster)
     trips = work.virtual_stages * (2 if work.is_two_way else 1)
     return 2 * work.gradient_accumulation_steps * trips * seconds
 
@@ -274,12 +271,12 @@ def _data_communication(work: Workload, cluster: ClusterConfig, busy: float) -> 
         work, lambda weight: gathered_number_bytes(work, weight) if work.zero_stage == 3 else work.parameter_bytes
     )
     if work.zero_stage == 0:
-        once = all_reduce_seconds(gradients, work.data_parallel_size, stride, cluster)
+        once = all_reduce_seconds(gradients, work.data_parallel_size, stride, work.world_size, cluster)
         return once if not work.overlap_communication else max(once * (1 - cluster.efficiency.overlap), once - busy)
     # ZeRO 1 and 2 of DeepSpeed sum gradients on every rank, of which each keeps its share (`plan.traffic`).
     reduce_seconds = gather_seconds if work.zero_stage == 3 else all_reduce_seconds
-    reduced = reduce_seconds(gradients, work.data_parallel_size, stride, cluster)
-    gathered = gather_seconds(weights, work.data_parallel_size, stride, cluster)
+    reduced = reduce_seconds(gradients, work.data_parallel_size, stride, work.world_size, cluster)
+    gathered = gather_seconds(weights, work.data_parallel_size, stride, work.world_size, cluster)
     if work.zero_stage == 1:
         hideable, open_ = reduced, gathered
     elif work.zero_stage == 2:

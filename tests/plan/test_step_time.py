@@ -56,15 +56,23 @@ def test_twice_the_ranks_with_twice_the_batch_take_nearly_the_same_time() -> Non
 
 def test_collectives_within_a_machine_are_faster_than_between_machines() -> None:
     size = 1e9
-    inside, outside = gather_seconds(size, 8, 1, H100), gather_seconds(size, 8, 8, H100)
+    inside, outside = gather_seconds(size, 8, 1, 64, H100), gather_seconds(size, 8, 8, 64, H100)
     assert inside == pytest.approx(size * 7 / 8 / (450e9 * 0.67), rel=0.05)
     assert outside == pytest.approx(size * 7 / 8 / (50e9 * 0.67), rel=0.05)
-    assert all_reduce_seconds(size, 8, 1, H100) == pytest.approx(2 * inside)
-    assert gather_seconds(size, 1, 1, H100) == 0.0
+    assert all_reduce_seconds(size, 8, 1, 64, H100) == pytest.approx(2 * inside)
+    assert gather_seconds(size, 1, 1, 64, H100) == 0.0
 
 
 def test_groups_with_several_ranks_on_a_machine_use_all_its_ports() -> None:
-    assert gather_seconds(1e9, 64, 1, H100) == pytest.approx(1e9 * 63 / 64 / (400e9 * 0.67), rel=0.05)
+    assert gather_seconds(1e9, 64, 1, 64, H100) == pytest.approx(1e9 * 63 / 64 / (400e9 * 0.67), rel=0.05)
+
+
+def test_groups_that_machines_split_use_the_network_and_the_ports_where_they_are_fewest() -> None:
+    inside, split = gather_seconds(1e9, 6, 1, 6, H100), gather_seconds(1e9, 6, 1, 24, H100)  # 2 of 6 on one machine
+    assert inside == pytest.approx(1e9 * 5 / 6 / (450e9 * 0.67), rel=0.05)
+    assert split == pytest.approx(1e9 * 5 / 6 / (100e9 * 0.67), rel=0.05)
+    assert gather_seconds(1e9, 4, 2, 64, H100) == gather_seconds(1e9, 4, 1, 64, H100)
+    assert gather_seconds(1e9, 3, 2, 24, H100) > 3 * gather_seconds(1e9, 3, 2, 6, H100)
 
 
 PERFECT = H100.model_copy(update={"efficiency": H100.efficiency.model_copy(update={"links": 1.0, "overlap": 0.0})})
