@@ -13,8 +13,12 @@ key/value features, F inner features, t tensor-parallel size; S = D/t with seque
     gate and up                         2F/t         activation, product             2F/t        (Llama)
 
 `selective` keeps results of matrix products and of attention, and the block's input; `full` the block's input.
+
+Under autocast the inputs of norms are float32, all else is in the format of products; and each forward pass keeps the
+weights of its matrix products in that format.
 """
 
+from llmtrain.plan.parameters import list_unit_weights
 from llmtrain.plan.workload import Workload
 
 FLOAT32 = 4
@@ -44,7 +48,7 @@ def compute_whole_block_bytes(work: Workload, is_cpu: bool) -> float:
     hidden, outside = shape.hidden_size, shape.hidden_size / work.sequence_share
     query, key_value = _features(work)
     inner = shape.intermediate_size / tensor
-    elements = 2 * outside + 2 * hidden + (query + 2 * key_value) + query
+    elements = 2 * hidden + (query + 2 * key_value) + query
     elements += (2 if shape.family == "gpt2" else 4) * inner
     statistics = 4.0 if shape.family == "gpt2" else 2.0
     if shape.family == "llama":
@@ -53,24 +57,34 @@ def compute_whole_block_bytes(work: Workload, is_cpu: bool) -> float:
             elements += query
     statistics = statistics * outside / hidden + shape.num_attention_heads / tensor
     kept = work.micro_batch_tokens * (work.compute_bytes * elements + FLOAT32 * statistics)
+    kept += 2 * _input_bytes(work) + compute_cast_weight_bytes(work)
     return kept + (2 * _unfused_norm_bytes(work) if is_cpu else 0.0)
+
+
+def compute_cast_weight_bytes(work: Workload) -> float:
+    """Weights of one block's matrix products in the format of products, which autocast makes in each forward pass."""
+    if not work.uses_autocast:
+        return 0.0
+    weights = list_unit_weights(work.shape, 1, work.tensor_parallel_size)
+    products = sum(weight.elements for weight in weights if weight.component in ("attention", "feed-forward"))
+    return float(work.compute_bytes * products)
 
 
 def _unfused_norm_bytes(work: Workload) -> float:
     """What an RMSNorm on a processor keeps beside its input: the normalised values; and both in float32 if it casts."""
     if work.shape.family == "gpt2":
         return 0.0
-    size = FLOAT32 if work.compute_bytes == FLOAT32 else 2 * FLOAT32
+    size = FLOAT32 if work.hidden_bytes == FLOAT32 else 2 * FLOAT32
     return size * work.micro_batch_tokens * work.shape.hidden_size / work.sequence_share
 
 
 def _compute_selective_bytes(work: Workload) -> float:
     shape, tensor = work.shape, work.tensor_parallel_size
-    outside = shape.hidden_size / work.sequence_share
     query, key_value = _features(work)
     up = (1 if shape.family == "gpt2" else 2) * shape.intermediate_size / tensor
-    elements = outside + (query + 2 * key_value) + query + up + 2 * shape.hidden_size
-    return work.micro_batch_tokens * (work.compute_bytes * elements + FLOAT32 * shape.num_attention_heads / tensor)
+    elements = (query + 2 * key_value) + query + up + 2 * shape.hidden_size
+    kept = work.micro_batch_tokens * (work.compute_bytes * elements + FLOAT32 * shape.num_attention_heads / tensor)
+    return kept + _input_bytes(work)
 
 
 def _features(work: Workload) -> tuple[float, float]:
@@ -83,8 +97,7 @@ def _features(work: Workload) -> tuple[float, float]:
 
 
 def _input_bytes(work: Workload) -> float:
-    size = FLOAT32 if work.uses_autocast else work.compute_bytes
-    return size * work.micro_batch_tokens * work.shape.hidden_size / work.sequence_share
+    return work.hidden_states_bytes / work.sequence_share
 
 
 def _compute_megatron_block_bytes(work: Workload) -> float:
@@ -105,9 +118,8 @@ def compute_output_bytes(work: Workload, is_cpu: bool = False) -> float:
     the latter in float32.
     """
     shape, tokens = work.shape, work.micro_batch_tokens
-    outside = shape.hidden_size / work.sequence_share
     rows = shape.padded_vocab_size / work.tensor_parallel_size
-    kept = tokens * work.compute_bytes * (outside + shape.hidden_size) + FLOAT32 * rows * shape.hidden_size
+    kept = _input_bytes(work) + tokens * work.compute_bytes * shape.hidden_size + FLOAT32 * rows * shape.hidden_size
     return kept + (_unfused_norm_bytes(work) if is_cpu else 0.0)
 
 
@@ -137,7 +149,7 @@ def compute_backward_working_bytes(work: Workload, is_cpu: bool = False) -> floa
     The gradients of its output and of the activation that enters the last projection, and what is done again.
     """
     inner = work.shape.intermediate_size / work.tensor_parallel_size
-    gradients = work.compute_bytes * work.micro_batch_tokens * (work.shape.hidden_size + inner)
+    gradients = work.hidden_states_bytes + work.compute_bytes * work.micro_batch_tokens * inner
     if work.recompute == "none":
         return gradients
     return gradients + compute_whole_block_bytes(work, is_cpu) - compute_block_bytes(work, is_cpu)

@@ -5,7 +5,6 @@ In: workloads with measured seconds. Out: `EfficiencyConfig`, and how well it pr
 
 import itertools
 import math
-import statistics
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -110,12 +109,24 @@ def compute_interval_errors(work: Workload, intervals: Sequence[float], cluster:
         intervals: seconds of a step, two or more.
         cluster: where the run was made.
     """
-    errors = []
-    for number, seconds in enumerate(intervals):
-        others = statistics.median([*intervals[:number], *intervals[number + 1 :]])
-        fitted = fit_efficiency([(work, others)], cluster, ("matrix_products",))
-        errors.append(compute_step_time(work, fitted).total / seconds - 1)
+    order = sorted(range(len(intervals)), key=lambda number: intervals[number])
+    ordered = [intervals[number] for number in order]
+    predicted: dict[float, float] = {}  # by median: leaving one out gives three at most
+    errors = [0.0] * len(intervals)
+    for place, number in enumerate(order):
+        others = _median_without(ordered, place)
+        if others not in predicted:
+            fitted = fit_efficiency([(work, others)], cluster, ("matrix_products",))
+            predicted[others] = compute_step_time(work, fitted).total
+        errors[number] = predicted[others] / intervals[number] - 1
     return errors
+
+
+def _median_without(ordered: Sequence[float], place: int) -> float:
+    """The median of ascending values without one of them."""
+    count = len(ordered) - 1
+    low, high = (ordered[at + (at >= place)] for at in ((count - 1) // 2, count // 2))
+    return (low + high) / 2
 
 
 def find_too_low(work: Workload, seconds: float, cluster: ClusterConfig) -> str | None:

@@ -3,7 +3,6 @@
 In: `Config`, `Plan`, `ClusterConfig`. Out: `Estimate`.
 """
 
-import math
 from dataclasses import dataclass
 
 from llmtrain.config.cluster import ClusterConfig
@@ -32,6 +31,8 @@ class Estimate:
     step: StepTime
     reading: Reading
     checkpoint_bytes: int
+    save_every_steps: int
+    """As configured; all steps of the run where only the end is saved."""
     reliability: Reliability
     cost: Cost
 
@@ -63,7 +64,7 @@ class Estimate:
     @property
     def train_seconds(self) -> float:
         """From start to end, interruptions included."""
-        return add_interruptions(self.compute_seconds, self.reliability)
+        return self.reliability.train_seconds
 
 
 def build_estimate(config: Config, plan: Plan, cluster: ClusterConfig) -> Estimate:
@@ -76,11 +77,7 @@ def build_estimate(config: Config, plan: Plan, cluster: ClusterConfig) -> Estima
     """
     work = build_workload(config, plan)
     step = compute_step_time(work, cluster)
-    checkpoint_bytes = compute_checkpoint_bytes(plan.shape)
-    seconds = plan.train_steps * step.total
-    reliability = compute_reliability(
-        cluster, plan.world_size, seconds, checkpoint_bytes, choose_stall_fraction(config)
-    )
+    reliability = build_reliability(config, cluster, work, plan.train_steps, step.total)
     return Estimate(
         plan=plan,
         work=work,
@@ -88,17 +85,35 @@ def build_estimate(config: Config, plan: Plan, cluster: ClusterConfig) -> Estima
         memories=tuple(list_rank_memories(work, is_cpu=cluster.device.kind == "cpu")),
         step=step,
         reading=compute_reading(config, plan, step.total),
-        checkpoint_bytes=checkpoint_bytes,
+        checkpoint_bytes=compute_checkpoint_bytes(plan.shape),
+        save_every_steps=choose_save_interval(config, plan.train_steps),
         reliability=reliability,
-        cost=compute_cost(cluster.cost, plan.world_size, add_interruptions(seconds, reliability)),
+        cost=compute_cost(cluster.cost, plan.world_size, reliability.train_seconds),
     )
 
 
-def choose_stall_fraction(config: Config) -> float:
-    """Share of a save during which training stands still."""
-    return _ASYNCHRONOUS_STALL if config.checkpoint.asynchronous else 1.0
+def build_reliability(
+    config: Config, cluster: ClusterConfig, work: Workload, train_steps: int, step_seconds: float
+) -> Reliability:
+    """What interruptions do to a run that saves as it is configured to.
+
+    Args:
+        config: interval of checkpoints, and whether they are written beside training.
+        cluster: where it is to run.
+        work: the workload of a step.
+        train_steps: of the run.
+        step_seconds: of one step.
+    """
+    return compute_reliability(
+        cluster,
+        work.world_size,
+        train_steps * step_seconds,
+        choose_save_interval(config, train_steps) * step_seconds,
+        compute_checkpoint_bytes(work.shape),
+        _ASYNCHRONOUS_STALL if config.checkpoint.asynchronous else 1.0,
+    )
 
 
-def add_interruptions(seconds: float, reliability: Reliability) -> float:
-    """Time with what failures cost; infinite where they leave no progress."""
-    return seconds / reliability.goodput if reliability.goodput else math.inf
+def choose_save_interval(config: Config, train_steps: int) -> int:
+    """Optimizer steps between checkpoints; `train_steps` where only the end is saved."""
+    return min(config.checkpoint.save_every_steps or train_steps, train_steps)

@@ -19,6 +19,7 @@ from llmtrain.plan.activations import (
     FLOAT32,
     compute_backward_working_bytes,
     compute_block_bytes,
+    compute_cast_weight_bytes,
     compute_loss_bytes,
     compute_mask_bytes,
     compute_output_backward_bytes,
@@ -96,7 +97,7 @@ def compute_activations(work: Workload, pipeline_rank: int, is_cpu: bool) -> tup
     """
     borders, output = work.stage_borders, work.shape.num_layers + 1
     block, kept, loss = compute_block_bytes(work, is_cpu), 0.0, 0.0
-    message = work.compute_bytes * work.micro_batch_tokens * work.shape.hidden_size / work.sequence_share
+    message = work.hidden_states_bytes / work.sequence_share
     if work.pipeline_parallel_size > 1:
         kept += _PIPELINE_MESSAGES * message
     for stage in find_stages(pipeline_rank, work.pipeline_parallel_size, borders):
@@ -106,7 +107,9 @@ def compute_activations(work: Workload, pipeline_rank: int, is_cpu: bool) -> tup
         kept += flying * (blocks * block + (message if work.pipeline_parallel_size > 1 else 0.0))
         if stop > output:
             kept += flying * compute_output_bytes(work, is_cpu)
-            loss = compute_loss_bytes(work)
+            # Weights that autocast casts for blocks that are done again live until the forward pass ends.
+            again = blocks * compute_cast_weight_bytes(work) if work.recompute != "none" else 0.0
+            loss = compute_loss_bytes(work) + again
     return kept, loss
 
 

@@ -6,6 +6,7 @@ In: `ModelShape`, tensor- and pipeline-parallel sizes. Out: counts of elements. 
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -138,3 +139,12 @@ def list_rank_weights(
     has_head = not shape.tie_word_embeddings or not holds_both_ends
     units = [unit for stage in stages for unit in range(borders[stage], borders[stage + 1])]
     return tuple(weight for unit in units for weight in list_unit_weights(shape, unit, tensor, has_head))
+
+
+@functools.lru_cache(maxsize=1024)
+def count_rank_weights(
+    shape: ModelShape, tensor: int, pipeline: int, borders: tuple[int, ...]
+) -> tuple[tuple[tuple[Weight, int], ...], ...]:
+    """Of each pipeline rank, the different weights and how many of each it holds; arguments as `list_rank_weights`."""
+    ranks = (list_rank_weights(shape, tensor, pipeline, borders, rank) for rank in range(pipeline))
+    return tuple(tuple(Counter(weights).items()) for weights in ranks)

@@ -17,30 +17,37 @@ class Reliability:
     """What interruptions do to a run."""
 
     failures: float
-    """Expected in the run's time of computing."""
+    """Expected from start to end, with all that is done again; infinite where the run never ends."""
     mean_seconds_between_failures: float
     save_seconds: float
     """One checkpoint at the bandwidth of the storage."""
     stall_seconds: float
     """Of it, how long training stands still."""
+    goodput: float
+    """Share of the time that is progress, at the configured interval of checkpoints."""
+    train_seconds: float
+    """From start to end, interruptions included; infinite where they leave no progress."""
     best_interval_seconds: float
     """Between checkpoints, for the least time lost."""
-    goodput: float
-    """Share of the time that is progress, at the best interval."""
+    best_goodput: float
+    """Goodput at the best interval."""
 
 
 def compute_reliability(
-    cluster: ClusterConfig, devices: int, train_seconds: float, checkpoint_bytes: float, stall_fraction: float = 1.0
+    cluster: ClusterConfig,
+    devices: int,
+    compute_seconds: float,
+    interval_seconds: float,
+    checkpoint_bytes: float,
+    stall_fraction: float = 1.0,
 ) -> Reliability:
-    """Expected failures and the best interval of checkpoints.
-
-    A checkpoint that is written beside training is not whole when training goes on: what was computed meanwhile is lost
-    with it, whatever the interval, and counts as part of the restart.
+    """Expected failures, what they cost at an interval of checkpoints, and the best interval.
 
     Args:
         cluster: failure rate, restart time, bandwidth of storage.
         devices: of the run.
-        train_seconds: of computing, without interruptions.
+        compute_seconds: of all steps, without interruptions and saves.
+        interval_seconds: of computing between checkpoints; `compute_seconds` if only the end is saved.
         checkpoint_bytes: of one checkpoint.
         stall_fraction: share of a save during which training stands still; asynchronous saving makes it small.
     """
@@ -48,12 +55,16 @@ def compute_reliability(
     save = checkpoint_bytes / (limits.storage_gb_per_second * 1e9)
     stall = save * stall_fraction
     failures_per_second = limits.failures_per_device_hour * devices / 3600
-    if failures_per_second == 0:
-        return Reliability(0.0, math.inf, save, stall, math.inf, 1.0)
-    between = 1 / failures_per_second
-    interval = compute_best_interval(stall, between)
-    goodput = compute_goodput(interval, stall, between, limits.restart_seconds + save - stall)
-    return Reliability(train_seconds / between, between, save, stall, interval, goodput)
+    between = 1 / failures_per_second if failures_per_second else math.inf
+    best = compute_best_interval(stall, between) if failures_per_second else math.inf
+
+    def find_goodput(interval: float) -> float:
+        return compute_interval_goodput(min(interval, compute_seconds), save, stall, between, limits.restart_seconds)
+
+    goodput = find_goodput(interval_seconds)
+    seconds = compute_seconds / goodput if goodput else math.inf
+    failures = seconds / between if failures_per_second else 0.0
+    return Reliability(failures, between, save, stall, goodput, seconds, best, find_goodput(best))
 
 
 def compute_best_interval(save_seconds: float, mean_seconds_between_failures: float) -> float:
@@ -89,3 +100,27 @@ def compute_goodput(interval: float, save: float, between_failures: float, resta
         return 0.0
     expected = between_failures * math.exp(restart / between_failures) * math.expm1(exponent)
     return interval / expected
+
+
+def compute_stall(interval: float, save: float, stall: float) -> float:
+    """Seconds that training stands still for each checkpoint: a save begins when the one before it is over."""
+    return max(stall, save - interval)
+
+
+def compute_interval_goodput(
+    interval: float, save: float, stall: float, between_failures: float, restart: float
+) -> float:
+    """Share of the time that is progress when checkpoints are written beside training.
+
+    A checkpoint is not whole when training goes on: what was computed meanwhile is lost with it, whatever the interval,
+    and counts as part of the restart.
+
+    Args:
+        interval: seconds of computing between checkpoints.
+        save: seconds until a checkpoint is whole.
+        stall: of it, how long training stands still.
+        between_failures: mean seconds between failures.
+        restart: seconds from a failure to the first step after it.
+    """
+    standing = compute_stall(interval, save, stall)
+    return compute_goodput(interval, standing, between_failures, restart + save - standing)

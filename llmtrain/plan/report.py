@@ -284,9 +284,17 @@ def _list_run(estimate: Estimate) -> list[Row]:
             "run",
             "failures",
             found.failures,
-            describe_finite(found.failures, digits=1),
-            "devices x hours x reliability.failures_per_device_hour",
+            f"{found.failures:,.1f}" if math.isfinite(found.failures) else "without end",
+            "device hours x reliability.failures_per_device_hour",
             "rate: Llama 3, Grattafiori et al. 2024, 3.3.4",
+        ),
+        Row(
+            "run",
+            "goodput",
+            found.goodput,
+            f"{found.goodput:.1%} with {_describe_configured(estimate)}",
+            "progress / time, saved as configured; what is computed before a checkpoint is whole is lost with it",
+            "Daly 2006, equation 20",
         ),
         Row(
             "run",
@@ -296,14 +304,7 @@ def _list_run(estimate: Estimate) -> list[Row]:
             "sqrt(2 x stall x time between failures), higher terms",
             "Daly 2006, equation 37; Young 1974",
         ),
-        Row(
-            "run",
-            "goodput",
-            found.goodput,
-            f"{found.goodput:.1%}",
-            "progress / time; what is computed before a checkpoint is whole is lost with it",
-            "Daly 2006, equation 20",
-        ),
+        Row("run", "best_goodput", found.best_goodput, f"{found.best_goodput:.1%}", "goodput at the best interval"),
     ]
 
 
@@ -312,4 +313,11 @@ def _describe_interval(estimate: Estimate) -> str:
     if math.isinf(seconds):
         return "never needed"
     steps = max(1, round(seconds / estimate.step.total))
-    return f"{describe_seconds(seconds)}: checkpoint.save_every_steps={steps:,}"
+    return f"{describe_seconds(seconds)}: checkpoint.save_every_steps={steps}"
+
+
+def _describe_configured(estimate: Estimate) -> str:
+    every = estimate.save_every_steps
+    return (
+        f"a checkpoint every {every:,} steps" if every < estimate.plan.train_steps else "a checkpoint only at the end"
+    )

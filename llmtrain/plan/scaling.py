@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from llmtrain.config.cluster import ClusterConfig
 from llmtrain.config.root import Config
-from llmtrain.plan.estimate import Estimate, add_interruptions, choose_stall_fraction
-from llmtrain.plan.memory import RankMemory, Verdict, compute_checkpoint_bytes, judge, list_rank_memories
-from llmtrain.plan.reliability import compute_reliability
+from llmtrain.plan.estimate import Estimate, build_reliability
+from llmtrain.plan.memory import RankMemory, Verdict, judge, list_rank_memories
 from llmtrain.plan.search import search_layouts
 from llmtrain.plan.step_time import StepTime, compute_model_flops_utilization, compute_step_time
 from llmtrain.plan.workload import Workload
@@ -124,14 +123,10 @@ def _is_drawn(ranks: int, cluster: ClusterConfig) -> bool:
 def _build_point(config: Config, cluster: ClusterConfig, work: Workload) -> ScalingPoint:
     step = compute_step_time(work, cluster)
     memory = max(list_rank_memories(work, cluster.device.kind == "cpu"), key=lambda found: found.total)
-    seconds = -(-_count_train_tokens(config) // work.tokens_per_step) * step.total
-    reliability = compute_reliability(
-        cluster, work.world_size, seconds, compute_checkpoint_bytes(work.shape), choose_stall_fraction(config)
-    )
+    train_steps = -(-_count_train_tokens(config) // work.tokens_per_step)
+    reliability = build_reliability(config, cluster, work, train_steps, step.total)
     utilization = compute_model_flops_utilization(work, cluster, step.total)
-    return ScalingPoint(
-        work, step, memory, judge(memory, cluster), utilization, add_interruptions(seconds, reliability)
-    )
+    return ScalingPoint(work, step, memory, judge(memory, cluster), utilization, reliability.train_seconds)
 
 
 def _count_train_tokens(config: Config) -> int:

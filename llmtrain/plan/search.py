@@ -19,6 +19,7 @@ from llmtrain.config.loader import validate
 from llmtrain.config.root import Config
 from llmtrain.errors import ConfigError
 from llmtrain.plan.build import build_plan
+from llmtrain.plan.collectives import is_on_one_machine
 from llmtrain.plan.flops import Recompute
 from llmtrain.plan.memory import RankMemory, Verdict, judge, list_rank_memories
 from llmtrain.plan.model_shape import ModelShape, build_model_shape
@@ -121,7 +122,7 @@ def list_workloads(
     """Every combination that the configuration's own checks and the batch allow."""
     batch, length = config.batch, config.batch.sequence_length
     for tensor in _divisors(world_size, cluster.devices_per_node):
-        if not _allows_tensor(config, tensor):
+        if not _allows_tensor(config, tensor) or not is_on_one_machine(tensor, 1, world_size, cluster):
             continue
         shape = build_model_shape(config.model, tokenizer_vocab_size, length, tensor)
         for pipeline in _divisors(world_size // tensor, shape.num_layers):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmtrain.plan.estimate import Estimate
-from llmtrain.plan.reliability import compute_goodput
+from llmtrain.plan.reliability import compute_interval_goodput, compute_stall
 
 Seconds = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -125,19 +125,21 @@ def play_policies(estimate: Estimate, save_every_steps: int | None, seed: int, p
     policies = []
     for name, interval in intervals.items():
         every = min(interval, train_steps)
-        cycle, computing = _cycle_seconds(times, every)
-        unwritten = times.save_seconds - (cycle - computing)
-        expected = compute_goodput(
-            computing, cycle - computing, times.between_failures_seconds, times.restart_seconds + unwritten
+        expected = compute_interval_goodput(
+            every * times.step_seconds,
+            times.save_seconds,
+            times.stall_seconds,
+            times.between_failures_seconds,
+            times.restart_seconds,
         )
         policies.append(Policy(name, play_runs(times, every, seed, plays, machines), expected))
     return policies
 
 
 def _cycle_seconds(times: RunTimes, save_every_steps: int) -> tuple[float, float]:
-    """A stretch with its stall, and of it the steps; a save begins when the one before it is over."""
+    """A stretch with its stall, and of it the steps."""
     computing = save_every_steps * times.step_seconds
-    return max(computing + times.stall_seconds, times.save_seconds), computing
+    return computing + compute_stall(computing, times.save_seconds, times.stall_seconds), computing
 
 
 def play_runs(times: RunTimes, save_every_steps: int, seed: int, plays: int = PLAYS, machines: int = 1) -> Plays:

@@ -7,14 +7,16 @@ collectives of tensor parallelism that nothing hides. In: `Workload`, `ClusterCo
 """
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from llmtrain.config.cluster import ClusterConfig
-from llmtrain.plan.collectives import all_reduce_seconds, gather_seconds, send_seconds
+from llmtrain.plan.collectives import all_reduce_seconds, find_link, gather_seconds, send_seconds
 from llmtrain.plan.flops import Attention, compute_block_forward_flops, compute_flops_per_token
-from llmtrain.plan.parameters import list_rank_weights
+from llmtrain.plan.parameters import Weight, count_rank_weights
 from llmtrain.plan.traffic import count_repeated_sums
 from llmtrain.plan.workload import Workload
+from llmtrain.plan.zero import gathered_number_bytes, reduced_number_bytes
 
 _BACKWARD_PRODUCTS = 2.0
 _BACKWARD_FUSED_ATTENTION = 2.5
@@ -82,19 +84,12 @@ def compute_block_time(work: Workload, cluster: ClusterConfig) -> BlockTime:
     backward = _BACKWARD_PRODUCTS * (product_seconds + product_traffic)
     backward += (_BACKWARD_FUSED_ATTENTION if is_fused else _BACKWARD_PRODUCTS) * score_seconds
     backward += _BACKWARD_TRAFFIC * (score_traffic + other)
-    communication = _tensor_communication(work, cluster)
-    repeated = repeated_communication = 0.0
+    communication, backward_communication, repeated_communication = _tensor_communication(work, cluster)
+    repeated = 0.0
     if work.recompute == "full":
         repeated = forward
     elif work.recompute == "selective":
         repeated = score_seconds + score_traffic if work.software == "megatron" else other
-    if work.software == "llmtrain":
-        repeated_communication = communication * sum(count_repeated_sums(work)) / 2
-    elif work.recompute == "full":
-        repeated_communication = communication
-    backward_communication = communication
-    if work.software == "megatron" and work.sequence_parallel:
-        backward_communication *= 1.5  # it keeps parts of the sequence and gathers them again
     return BlockTime(forward, backward, repeated, communication, backward_communication, repeated_communication)
 
 
@@ -120,9 +115,8 @@ def compute_step_time(work: Workload, cluster: ClusterConfig) -> StepTime:
     count = work.gradient_accumulation_steps
     compute = count * (blocks * (block.forward + block.backward) + (head if has_head else 0.0))
     repeated = count * blocks * block.repeated
-    talking = (
-        count * blocks * (block.forward_communication + block.backward_communication + block.repeated_communication)
-    )
+    talking = blocks * (block.forward_communication + block.backward_communication + block.repeated_communication)
+    talking = count * (talking + _tensor_ends_communication(work, cluster))
     busy = compute + repeated + talking
     messages = _pipeline_messages(work, cluster)
     bubble = (
@@ -199,10 +193,30 @@ def _elementwise_bytes(work: Workload) -> float:
     return fused if work.compiled else _UNFUSED_TRAFFIC * fused
 
 
-def _tensor_communication(work: Workload, cluster: ClusterConfig) -> float:
-    """Two sums of the hidden states in each pass of a block (or a gather and a scatter for each)."""
-    size = work.compute_bytes * work.micro_batch_tokens * work.shape.hidden_size
-    return 2 * all_reduce_seconds(size, work.tensor_parallel_size, 1, cluster)
+def _tensor_communication(work: Workload, cluster: ClusterConfig) -> tuple[float, float, float]:
+    """Two sums of hidden states in the forward pass of a block, two in the backward pass, and those done again.
+
+    With sequence parallelism each is a gather at the entry of attention or feed-forward, and a scatter at its end;
+    without, forward sums stand at the ends and backward ones at the entries (`plan.traffic`).
+    """
+    products = work.compute_bytes * work.micro_batch_tokens * work.shape.hidden_size
+    end = all_reduce_seconds(products, work.tensor_parallel_size, 1, work.world_size, cluster)
+    if work.software == "megatron":
+        # It keeps parts of the sequence and gathers them again.
+        backward = (3 if work.sequence_parallel else 2) * end
+        return 2 * end, backward, 2 * end if work.recompute == "full" else 0.0
+    entry = all_reduce_seconds(work.hidden_states_bytes, work.tensor_parallel_size, 1, work.world_size, cluster)
+    entries_again, ends_again = count_repeated_sums(work)
+    again = entries_again * entry + ends_again * end
+    return (entry + end, entry + end, again) if work.sequence_parallel else (2 * end, 2 * entry, again)
+
+
+def _tensor_ends_communication(work: Workload, cluster: ClusterConfig) -> float:
+    """Sums of hidden states behind the embedding and before the output; a rank in the middle waits for them."""
+    if work.software == "megatron":
+        return 0.0
+    ends = 2 if work.pipeline_parallel_size == 1 or work.is_two_way else 1
+    return ends * all_reduce_seconds(work.hidden_states_bytes, work.tensor_parallel_size, 1, work.world_size, cluster)
 
 
 def _slowest_stage(work: Workload, block: float, head: float) -> tuple[int, bool]:
@@ -224,30 +238,26 @@ def _pipeline_messages(work: Workload, cluster: ClusterConfig) -> float:
     """Hidden states to the next stage and gradients back, each micro-batch."""
     if work.pipeline_parallel_size == 1:
         return 0.0
-    hidden = work.shape.hidden_size
     share = work.tensor_parallel_size if work.software == "megatron" else work.sequence_share
-    size = work.compute_bytes * work.micro_batch_tokens * hidden / share
+    size = work.hidden_states_bytes / share
     # With stages on several machines some message of each trip leaves one, and the slowest sets the pace.
-    is_inside = (
-        work.tensor_parallel_size * work.data_parallel_size * work.pipeline_parallel_size <= cluster.devices_per_node
-    )
-    seconds = send_seconds(
-        size, work.tensor_parallel_size * work.data_parallel_size if is_inside else cluster.devices_per_node, cluster
-    )
+    stride = work.tensor_parallel_size * work.data_parallel_size
+    link = find_link(work.pipeline_parallel_size, stride, work.world_size, cluster)
+    seconds = send_seconds(size, link, cluster)
     trips = work.virtual_stages * (2 if work.is_two_way else 1)
     return 2 * work.gradient_accumulation_steps * trips * seconds
 
 
 def count_rank_parameters(work: Workload) -> int:
     """Elements held by the rank that holds most, before ZeRO shares anything."""
+    return int(_sum_largest(work, lambda weight: 1))
+
+
+def _sum_largest(work: Workload, number_bytes: Callable[[Weight], int]) -> float:
+    """Bytes of weights of the pipeline rank where they are most."""
+    ranks = count_rank_weights(work.shape, work.tensor_parallel_size, work.pipeline_parallel_size, work.stage_borders)
     return max(
-        sum(
-            weight.elements
-            for weight in list_rank_weights(
-                work.shape, work.tensor_parallel_size, work.pipeline_parallel_size, work.stage_borders, rank
-            )
-        )
-        for rank in {0, work.pipeline_parallel_size - 1}
+        float(sum(count * weight.elements * number_bytes(weight) for weight, count in weights)) for weights in ranks
     )
 
 
@@ -255,16 +265,18 @@ def _data_communication(work: Workload, cluster: ClusterConfig, busy: float) -> 
     """Sum of gradients over data-parallel ranks and, under ZeRO, the gather of weights."""
     if work.data_parallel_size == 1:
         return 0.0
-    held, stride = count_rank_parameters(work), work.tensor_parallel_size
-    gradients = held * work.reduce_bytes
-    weights = held * work.parameter_bytes
+    stride = work.tensor_parallel_size
+    gradients = _sum_largest(work, lambda weight: reduced_number_bytes(work, weight))
+    weights = _sum_largest(
+        work, lambda weight: gathered_number_bytes(work, weight) if work.zero_stage == 3 else work.parameter_bytes
+    )
     if work.zero_stage == 0:
-        once = all_reduce_seconds(gradients, work.data_parallel_size, stride, cluster)
+        once = all_reduce_seconds(gradients, work.data_parallel_size, stride, work.world_size, cluster)
         return once if not work.overlap_communication else max(once * (1 - cluster.efficiency.overlap), once - busy)
     # ZeRO 1 and 2 of DeepSpeed sum gradients on every rank, of which each keeps its share (`plan.traffic`).
     reduce_seconds = gather_seconds if work.zero_stage == 3 else all_reduce_seconds
-    reduced = reduce_seconds(gradients, work.data_parallel_size, stride, cluster)
-    gathered = gather_seconds(weights, work.data_parallel_size, stride, cluster)
+    reduced = reduce_seconds(gradients, work.data_parallel_size, stride, work.world_size, cluster)
+    gathered = gather_seconds(weights, work.data_parallel_size, stride, work.world_size, cluster)
     if work.zero_stage == 1:
         hideable, open_ = reduced, gathered
     elif work.zero_stage == 2:

@@ -151,7 +151,7 @@ def count_repeated_sums(work: Workload) -> tuple[float, float]:
 def _compute_tensor_bytes(work: Workload, pipeline_rank: int) -> float:
     shape, ranks, borders = work.shape, work.tensor_parallel_size, work.stage_borders
     block, total = _compute_block_bytes(work), 0.0
-    residual = _hidden_bytes(work)
+    residual = work.hidden_states_bytes
     for stage in find_stages(pipeline_rank, work.pipeline_parallel_size, borders):
         start, stop = borders[stage], borders[stage + 1]
         total += (min(stop, shape.num_layers + 1) - max(start, 1)) * block
@@ -170,17 +170,11 @@ def _compute_block_bytes(work: Workload) -> float:
     shape, ranks = work.shape, work.tensor_parallel_size
     products = work.compute_bytes * work.micro_batch_tokens * shape.hidden_size
     entries, ends = count_repeated_sums(work)
-    hidden = (2 + entries) * _hidden_bytes(work) + (2 + ends) * products
+    hidden = (2 + entries) * work.hidden_states_bytes + (2 + ends) * products
     vectors = 2 * _count_norm_elements(work) + (2 * shape.hidden_size if shape.family == "gpt2" else 0)
     sharers = max(1, ranks // shape.num_key_value_heads)
     shared = all_reduce_bytes(work.parameter_bytes * 2 * shape.head_dim * shape.hidden_size, sharers)
     return all_reduce_bytes(hidden, ranks) + _replicated_bytes(work, vectors) + shared
-
-
-def _hidden_bytes(work: Workload) -> float:
-    """Hidden states of a micro-batch between layers, whole sequences."""
-    size = FLOAT32 if work.uses_autocast else work.compute_bytes
-    return float(size * work.micro_batch_tokens * work.shape.hidden_size)
 
 
 def _replicated_bytes(work: Workload, elements: int) -> float:
@@ -201,7 +195,7 @@ def _compute_pipeline_bytes(work: Workload, pipeline_rank: int) -> float:
     for stage in find_stages(pipeline_rank, ranks, work.stage_borders):
         neighbours = [other for other in (stage - 1, stage + 1) if 0 <= other < len(owners)]
         sent += sum(owners[other] != pipeline_rank for other in neighbours)
-    messages = work.gradient_accumulation_steps * sent * _hidden_bytes(work) / work.sequence_share
+    messages = work.gradient_accumulation_steps * sent * work.hidden_states_bytes / work.sequence_share
     has_copy = shape.tie_word_embeddings and not work.is_two_way and pipeline_rank in (0, ranks - 1)
     table = shape.padded_vocab_size // work.tensor_parallel_size * shape.hidden_size
     return messages + (all_reduce_bytes(work.parameter_bytes * table, 2) if has_copy else 0.0)

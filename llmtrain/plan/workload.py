@@ -84,6 +84,16 @@ class Workload:
         """Whether weights are float32 and products bfloat16."""
         return self.parameter_bytes > self.compute_bytes
 
+    @property
+    def hidden_bytes(self) -> int:
+        """Of one number of the hidden states between layers: the residual stream stays float32 under autocast."""
+        return self.parameter_bytes if self.uses_autocast else self.compute_bytes
+
+    @property
+    def hidden_states_bytes(self) -> float:
+        """Of the hidden states of a micro-batch between layers, whole sequences."""
+        return float(self.hidden_bytes * self.micro_batch_tokens * self.shape.hidden_size)
+
 
 def build_base_workload(
     config: Config, shape: ModelShape, data: int, tensor: int, pipeline: int, stage_borders: tuple[int, ...]

@@ -29,6 +29,18 @@ class MeasuredRun:
     intervals: tuple[float, ...]
     """Seconds of a step in each logged interval of the last attempt, without the first, in which memory is taken."""
     torch_version: str
+    device: str | None
+    """`cpu` or `cuda`; None where an older summary does not tell."""
+
+    @property
+    def is_of_processors(self) -> bool:
+        """Whether it was made on processors, as far as is known: torch without CUDA has no other devices."""
+        return self.torch_version.endswith("+cpu") if self.device is None else self.device == "cpu"
+
+    @property
+    def compute_dtype(self) -> str:
+        """Number format of the matrix products."""
+        return {4: "float32", 2: "bfloat16"}[self.work.compute_bytes]
 
     @property
     def step_seconds(self) -> float:
@@ -63,7 +75,11 @@ def read_measured_run(folder: Path) -> MeasuredRun:
             "give a finished run."
         )
     return MeasuredRun(
-        folder, _build_workload(folder, config, summary), _read_intervals(folder), summary["versions"]["torch"]
+        folder,
+        _build_workload(folder, config, summary),
+        _read_intervals(folder),
+        summary["versions"]["torch"],
+        summary.get("device"),
     )
 
 

@@ -111,6 +111,7 @@ def calibrate(folders: Sequence[Path], cluster: str | None) -> Calibration:
     before = load_cluster(cluster) if cluster is not None else _choose_cluster(runs)
     for run in runs:
         _check_fits(run, before)
+    _check_formats(runs)
     works = [run.work for run in runs]
     measured = [(run.work, run.step_seconds) for run in runs]
     shares = tuple(find_seen_shares(works, before)[: count_fitted_shares(len(runs))])
@@ -150,10 +151,26 @@ def _check_fits(run: MeasuredRun, cluster: ClusterConfig) -> None:
             f"{run.folder}: made by {ranks:,} ranks, {cluster.name} has {devices:,} devices: {why}. Give a cluster "
             f"with {ranks:,} devices: --cluster, or llmtrain cluster measure --nproc {ranks}."
         )
-    if not is_cpu and run.torch_version.endswith("+cpu"):
+    if is_cpu and run.device not in ("cpu", None):
+        raise ConfigError(
+            f"{run.folder}: made on devices of kind {run.device}; {cluster.name} has processors. Give a cluster of "
+            "kind gpu: --cluster, or llmtrain cluster measure on these devices."
+        )
+    if not is_cpu and run.is_of_processors:
         raise ConfigError(
             f"{run.folder}: made on processors, by torch {run.torch_version}; {cluster.name} has GPUs. Give a cluster "
             f"of kind cpu: --cluster, or llmtrain cluster measure --nproc {ranks}."
+        )
+
+
+def _check_formats(runs: Sequence[MeasuredRun]) -> None:
+    """A share of the peak in one number format says nothing about another."""
+    formats = {run.compute_dtype: run.folder for run in runs}
+    if len(formats) > 1:
+        told = ", ".join(f"{folder} in {name}" for name, folder in sorted(formats.items()))
+        raise ConfigError(
+            f"command line: --calibrate: runs of several number formats ({told}): each reaches its own share of its "
+            "own peak. Give runs of one precision.compute_dtype, and write a cluster for each."
         )
 
 

@@ -50,6 +50,7 @@ def build_summary(
         "train_steps": plan.train_steps,
         "train_tokens": plan.train_tokens,
         "world_size": plan.world_size,
+        "device": meter.device.type,
         "zero_stage": plan.zero_stage,
         "train_loss": last[names.TRAIN_LOSS],
         "validation": {

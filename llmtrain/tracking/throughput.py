@@ -57,7 +57,7 @@ class ThroughputMeter:
             read_wait_seconds: time that training has waited for data so far.
         """
         self._tokens_per_step, self._flops_per_token = tokens_per_step, flops_per_token
-        self.peak_flops, self._device, self._read_wait_seconds = peak_flops, device, read_wait_seconds
+        self.peak_flops, self.device, self._read_wait_seconds = peak_flops, device, read_wait_seconds
         self._step_seconds: list[float] = []
         self._total_steps, self._total_seconds, self._total_wait_seconds = 0, 0.0, 0.0
         self._start_interval()
@@ -103,7 +103,7 @@ class ThroughputMeter:
             names.MODEL_FLOPS_UTILIZATION: tokens_per_second * self._flops_per_token / self.peak_flops,
             names.STEP_SECONDS: seconds / self._steps,
             names.DATA_WAIT_FRACTION: wait_seconds / seconds,
-            names.PEAK_MEMORY_GIB: measure_peak_memory_gib(self._device),
+            names.PEAK_MEMORY_GIB: measure_peak_memory_gib(self.device),
         }
         self._step_seconds.append(seconds / self._steps)
         self._total_steps += self._steps

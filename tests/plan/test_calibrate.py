@@ -1,5 +1,8 @@
 """Fitting of shares: which ones steps can tell, how many, and what a description cannot be right about."""
 
+import statistics
+import time
+
 import pytest
 
 from llmtrain.config.cluster import ClusterConfig, EfficiencyConfig, load_cluster
@@ -8,10 +11,12 @@ from llmtrain.plan.calibrate import (
     count_fitted_shares,
     find_seen_shares,
     find_too_low,
+    fit_efficiency,
 )
 from llmtrain.plan.step_time import compute_step_time
 from tests.plan.workloads import load_workload
 
+MAX_SECONDS = 5.0
 H100 = load_cluster("dgx_h100")
 SMALL, LARGE = load_workload("gpt3_1.3b", 1), load_workload("gpt3_175b", 1536)
 
@@ -33,6 +38,24 @@ def test_an_interval_is_predicted_by_the_median_of_the_others() -> None:
     seconds = compute_step_time(SMALL, change("matrix_products", 0.5)).total
     errors = compute_interval_errors(SMALL, [seconds, seconds, seconds, 2 * seconds], H100)
     assert errors == pytest.approx([0, 0, 0, -0.5], abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 3, 6, 7])
+def test_an_interval_is_left_out_of_the_median_that_foretells_it(count: int) -> None:
+    seconds = compute_step_time(SMALL, change("matrix_products", 0.5)).total
+    intervals = [seconds * (1 + 0.1 * (5 * number % 7)) for number in range(count)]
+    for number, error in enumerate(compute_interval_errors(SMALL, intervals, H100)):
+        others = statistics.median(intervals[:number] + intervals[number + 1 :])
+        fitted = fit_efficiency([(SMALL, others)], H100, ("matrix_products",))
+        assert error == pytest.approx(compute_step_time(SMALL, fitted).total / intervals[number] - 1)
+
+
+def test_the_noise_of_a_long_run_takes_few_seconds() -> None:
+    seconds = compute_step_time(SMALL, change("matrix_products", 0.5)).total
+    intervals = [seconds * (1 + 0.001 * (number % 97)) for number in range(180_000)]
+    started = time.process_time()
+    assert len(compute_interval_errors(SMALL, intervals, H100)) == len(intervals)
+    assert time.process_time() - started < MAX_SECONDS
 
 
 def make_perfect(cluster: ClusterConfig) -> ClusterConfig:

@@ -56,6 +56,23 @@ OF_LONG = [
 ]
 OF_LARGE_VOCABULARY = [make_case(1, dtype, 8, "model.vocab_size=8192") for dtype in ("float32", "bfloat16")]
 OF_LARGE_VOCABULARY.append(make_case(1, "float32", 4, "model.vocab_size=8192", "training.loss_chunk_tokens=64"))
+AUTOCAST = "precision.parameter_dtype=float32"
+FULL, SELECTIVE = "training.activation_recompute=full", "training.activation_recompute=selective"
+OF_AUTOCAST = [
+    [*sizes, *make_case(1, "bfloat16", batch, AUTOCAST, *more)]
+    for sizes, batch, more in (
+        (LONG, 16, []),
+        (LONG, 16, [SELECTIVE]),
+        (LONG, 8, ["model.family=gpt2"]),
+        (LONG, 8, [TENSOR]),
+        (LONG, 8, [TENSOR, FULL]),
+        (LONG, 8, [PIPELINE]),
+        (LONG, 8, [PIPELINE, FULL]),
+        (WIDE, 16, []),
+        (WIDE, 8, [TENSOR]),
+        (WIDE, 8, [PIPELINE, FULL]),
+    )
+]
 CASES = [*([*WIDE, *case] for case in OF_WIDE), *([*LONG, *case] for case in [*OF_LONG, *OF_LARGE_VOCABULARY])]
 
 
@@ -66,10 +83,11 @@ def plan_peaks(folder: Path, case: list[str]) -> list[RankMemory]:
     )
 
 
-def test_the_peak_of_a_step_is_what_is_planned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cases", [CASES, OF_AUTOCAST], ids=["one format", "autocast"])
+def test_the_peak_of_a_step_is_what_is_planned(tmp_path: Path, cases: list[list[str]]) -> None:
     moments = set()
-    for measured in run_ranks(2, measure_peaks, str(tmp_path), CASES, timeout=400):
-        for case, (pipeline_rank, peak) in zip(CASES, measured, strict=True):
+    for measured in run_ranks(2, measure_peaks, str(tmp_path), cases, timeout=400):
+        for case, (pipeline_rank, peak) in zip(cases, measured, strict=True):
             planned = plan_peaks(tmp_path, case)[pipeline_rank]
             moments.add(planned.moment)
             tolerance = MAX_ERROR_ZERO_3 if "parallel.zero_stage=3" in case else MAX_ERROR

@@ -104,7 +104,7 @@ def test_searched_points_are_the_best_layouts_of_the_search() -> None:
 
 
 def test_the_run_takes_whole_steps(gpt3: Scaling) -> None:
-    steady = H100.reliability.model_copy(update={"failures_per_device_hour": 0.0})
+    steady = H100.reliability.model_copy(update={"failures_per_device_hour": 0.0, "storage_gb_per_second": 1e9})
     config = load("gpt3_1.3b", "training.train_tokens=null", "training.train_steps=10", "schedule.warmup_steps=1")
     cluster = H100.model_copy(update={"reliability": steady})
     base = estimate(config, 8, cluster)

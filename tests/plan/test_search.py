@@ -133,3 +133,13 @@ def test_a_model_that_no_device_holds_whole_is_not_proposed_with_zero_3_alone() 
             4 * work.shape.num_parameters / work.tensor_parallel_size / work.pipeline_parallel_size
             < H100.device.memory_gib * 2**30
         )
+
+
+def test_no_tensor_parallel_group_lies_on_two_machines() -> None:
+    config = load_config(
+        [Path("configs/pretrain/gpt3_175b.yaml")], ["parallel.sequence_parallel=false"]
+    ).config  # 96 heads
+    sizes = {
+        ranks: {work.tensor_parallel_size for work in list_workloads(config, ranks, H100, 50_257)} for ranks in (6, 48)
+    }
+    assert sizes == {6: {1, 2, 3, 6}, 48: {1, 2, 4, 8}}

@@ -130,7 +130,8 @@ def test_the_recommended_interval_is_played_beside_the_configured_one() -> None:
     interval = recommended.plays.save_every_steps * estimate.step.total
     assert interval == pytest.approx(estimate.reliability.best_interval_seconds, abs=estimate.step.total)
     assert np.median(recommended.plays.goodput) > np.median(configured.plays.goodput)
-    assert recommended.closed_form_goodput == pytest.approx(estimate.reliability.goodput, abs=1e-4)
+    assert recommended.closed_form_goodput == pytest.approx(estimate.reliability.best_goodput, abs=1e-4)
+    assert configured.closed_form_goodput == estimate.reliability.goodput < estimate.reliability.best_goodput
     for policy in (configured, recommended):
         found = policy.plays.computed.sum() / policy.plays.wall.sum()
         assert policy.closed_form_goodput == pytest.approx(found, abs=0.01)

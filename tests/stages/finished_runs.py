@@ -17,7 +17,9 @@ def load_run_workload(folder: Path, world_size: int, *overrides: str) -> Workloa
     return build_workload(config, build_plan(config, world_size, VOCAB_SIZE))
 
 
-def write_finished_run(folder: Path, name: str, world_size: int, seconds: list[float], *overrides: str) -> Path:
+def write_finished_run(
+    folder: Path, name: str, world_size: int, seconds: list[float], *overrides: str, device: str | None = None
+) -> Path:
     """A run that took so many seconds for a step in its intervals, behind a first one that took a minute.
 
     Args:
@@ -26,6 +28,7 @@ def write_finished_run(folder: Path, name: str, world_size: int, seconds: list[f
         world_size: ranks it was made by.
         seconds: of a step, in each interval.
         overrides: of the tiny configuration.
+        device: as the summary tells it; None = one that does not.
     """
     config = load_tiny_config(folder, f"model.vocab_size={VOCAB_SIZE}", "data.folder=absent", *overrides)
     plan = build_plan(config, world_size, VOCAB_SIZE)
@@ -35,7 +38,8 @@ def write_finished_run(folder: Path, name: str, world_size: int, seconds: list[f
     summary = {
         "world_size": world_size,
         "parameters": plan.shape.num_parameters,
-        "versions": {"torch": "2.13.0+cpu"},
+        "versions": {"torch": "2.13.0+cpu" if device != "cuda" else "2.13.0+cu128"},
+        **({"device": device} if device else {}),
     }
     (run / "summary.json").write_text(json.dumps(summary))
     write_intervals(run, [60.0, *seconds], first_step=0)

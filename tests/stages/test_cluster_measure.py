@@ -79,8 +79,10 @@ def test_a_measured_processor_is_written_with_medians_and_ranges(tmp_path: Path)
 def test_sums_take_as_long_on_the_described_links_as_they_took(tmp_path: Path) -> None:
     for speed, ranks, stride in ((CPU, 4, 1), (GPU, 8, GPU.ranks_per_node)):
         cluster, _ = describe(speed, tmp_path)
-        assert all_reduce_seconds(4, ranks, stride, cluster) == pytest.approx(6e-4, rel=ROUNDS_OFF)
-        assert all_reduce_seconds(1 << 24, ranks, stride, cluster) == pytest.approx(4e-2, rel=ROUNDS_OFF)
+        assert all_reduce_seconds(4, ranks, stride, ranks * stride, cluster) == pytest.approx(6e-4, rel=ROUNDS_OFF)
+        assert all_reduce_seconds(1 << 24, ranks, stride, ranks * stride, cluster) == pytest.approx(
+            4e-2, rel=ROUNDS_OFF
+        )
 
 
 def test_gpus_of_several_machines_have_a_network_and_attention_in_bfloat16(tmp_path: Path) -> None:

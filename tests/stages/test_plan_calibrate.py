@@ -192,6 +192,37 @@ def test_mistakes_are_told_without_a_traceback(
         assert "Traceback" not in printed
 
 
+def test_runs_of_other_devices_or_of_several_formats_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gpu.yaml"
+    path.write_text(CPU_TO_GPU)
+    on_gpu = write_finished_run(tmp_path, "gpu", 2, [1.0], device="cuda")
+    on_cpu = write_finished_run(tmp_path, "cpu", 2, [1.0], device="cpu")
+    dtypes = [f"precision.{key}_dtype=bfloat16" for key in ("parameter", "compute")]
+    half = write_finished_run(tmp_path, "half", 2, [1.0], *dtypes)
+    cases = [
+        (
+            [str(on_gpu)],
+            "two_core_cpu",
+            "made on devices of kind cuda; two CPU cores has processors. Give a cluster of",
+        ),
+        (
+            [str(on_cpu)],
+            str(path),
+            "made on processors, by torch 2.13.0+cpu; two CPU cores has GPUs. Give a cluster of",
+        ),
+        ([str(on_cpu), str(half)], "two_core_cpu", f"number formats ({half} in bfloat16, {on_cpu} in float32): each"),
+    ]
+    for runs, cluster, message in cases:
+        arguments = [argument for run in runs for argument in ("--calibrate", run)]
+        code, printed = call([*arguments, "--cluster", cluster], monkeypatch, capsys)
+        assert code == 2, runs
+        assert message in printed
+    for run, cluster in ((on_gpu, str(path)), (on_cpu, "two_core_cpu"), (half, "two_core_cpu")):
+        assert call(["--calibrate", str(run), "--cluster", cluster, "--json"], monkeypatch, capsys)[0] == 0
+
+
 def test_more_ranks_than_a_cluster_has_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

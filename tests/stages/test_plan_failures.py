@@ -50,7 +50,12 @@ def test_json_holds_the_same_and_the_seed_decides(
     assert configured["finished"] == 200
     assert configured["wall_seconds"]["low"] < configured["wall_seconds"]["median"] < configured["wall_seconds"]["high"]
     assert recommended["goodput"]["median"] == pytest.approx(recommended["closed_form"]["goodput"], abs=0.01)
-    assert recommended["closed_form"]["goodput"] == pytest.approx(one["run"]["goodput"], abs=1e-4)
+    assert recommended["closed_form"]["goodput"] == pytest.approx(one["run"]["best_goodput"], abs=1e-4)
+    assert configured["closed_form"] == {
+        "goodput": one["run"]["goodput"],
+        "wall_seconds": pytest.approx(one["run"]["train_seconds"]),
+    }
+    assert configured["failures"]["median"] == pytest.approx(one["run"]["failures"], abs=1)
     assert configured["timeline"][0].keys() == {"at_seconds", "machine", "step", "resumed_step", "lost_seconds"}
     assert configured["timeline"] != other["simulated_failures"]["intervals"][0]["timeline"]
 

@@ -59,6 +59,7 @@ def test_the_summary_sets_the_model_against_counting_on_the_same_tokens(finished
     assert summary["train_loss"] == pytest.approx(4.0)
     assert summary["train_tokens"] == 1280
     assert summary["wall_seconds"] == 12
+    assert summary["device"] == "cpu"
     assert summary["tokens_per_second"] > 0
     assert summary["versions"].keys() >= {"python", "torch", "deepspeed", "llmtrain"}
     assert json.loads(json.dumps(summary)) == summary
