@@ -13,6 +13,8 @@ def call_door(
 ) -> tuple[Any, str]:
     """Exit code of `llmtrain ARGUMENTS` and everything printed."""
     monkeypatch.setattr(sys, "argv", ["llmtrain", *arguments])
+    # It would bind the process's logging to a stream that is closed when the test is over.
+    monkeypatch.setattr(door, "configure_logging", lambda world: None)
     with pytest.raises(SystemExit) as caught:
         door.main()
     printed = capsys.readouterr()

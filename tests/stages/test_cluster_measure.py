@@ -2,14 +2,11 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from llmtrain import __main__ as door
 from llmtrain.config.cluster import CLUSTER_FOLDER, ClusterConfig, load_cluster, read_cluster
 from llmtrain.plan.collectives import all_reduce_seconds
 from llmtrain.process.world import World
@@ -17,6 +14,7 @@ from llmtrain.stages import cluster_measure
 from llmtrain.stages.cluster_measure import describe_machine, read_speed
 from llmtrain.tracking.machine_speed import MachineSpeed, Spread, SumSeconds
 from tests.helpers.commands import run_command
+from tests.helpers.door import call_door
 
 ROUNDS_OFF = 1e-3  # four digits are written
 
@@ -107,15 +105,6 @@ def test_figures_travel_between_processes_as_json(speed: MachineSpeed) -> None:
     assert read_speed(json.loads(json.dumps(dataclasses.asdict(speed)))) == speed
 
 
-def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
-    """Exit code and everything printed."""
-    monkeypatch.setattr(sys, "argv", ["llmtrain", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        door.main()
-    printed = capsys.readouterr()
-    return caught.value.code, printed.out + printed.err
-
-
 def test_this_machine_is_measured_and_a_run_is_planned_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,7 +115,9 @@ def test_this_machine_is_measured_and_a_run_is_planned_on_it(
     assert path.read_text().startswith("# llmtrain cluster measure --nproc 2 --output mine.yaml\n")
     cluster = load_cluster(str(path))
     assert (cluster.nodes, cluster.devices_per_node) == (1, 2)
-    code, printed = call(["plan", "configs/quickstart.yaml", "--cluster", str(path), "--json"], monkeypatch, capsys)
+    code, printed = call_door(
+        ["plan", "configs/quickstart.yaml", "--cluster", str(path), "--json"], monkeypatch, capsys
+    )
     assert code == 0
     planned = json.loads(printed)
     assert planned["layout"]["world_size"] == 2
@@ -151,14 +142,14 @@ def test_ranks_that_fail_are_told(
 ) -> None:
     monkeypatch.setattr(cluster_measure, "run_ranks_here", lambda arguments, num_ranks, log_folder: 3)
     arguments = ["cluster", "measure", "--nproc", "2", "--output", str(tmp_path / "x.yaml")]
-    code, printed = call(arguments, monkeypatch, capsys)
+    code, printed = call_door(arguments, monkeypatch, capsys)
     assert (code, "cluster measure: 2 ranks ended with code 3, see above." in printed) == (3, True)
 
 
 def test_a_folder_for_storage_must_be_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, printed = call(["cluster", "measure", "--folder", str(tmp_path / "absent")], monkeypatch, capsys)
+    code, printed = call_door(["cluster", "measure", "--folder", str(tmp_path / "absent")], monkeypatch, capsys)
     assert code == 2
     assert f"--folder {tmp_path / 'absent'}: no such folder. Give the one that checkpoints would go to." in printed
 
@@ -166,12 +157,12 @@ def test_a_folder_for_storage_must_be_there(
 def test_described_clusters_are_listed_and_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, printed = call(["cluster", "list"], monkeypatch, capsys)
+    code, printed = call_door(["cluster", "list"], monkeypatch, capsys)
     assert code == 0
     assert "dgx_h100       512 x 8 H100 SXM 80GB" in printed.splitlines()
-    code, printed = call(["cluster", "show", "dgx_h100"], monkeypatch, capsys)
+    code, printed = call_door(["cluster", "show", "dgx_h100"], monkeypatch, capsys)
     assert (code, printed) == (0, (CLUSTER_FOLDER / "dgx_h100.yaml").read_text())
-    code, printed = call(["cluster", "show", "dgx_h10"], monkeypatch, capsys)
+    code, printed = call_door(["cluster", "show", "dgx_h10"], monkeypatch, capsys)
     assert code == 2
     assert "command line: cluster show dgx_h10: " in printed
     assert "Did you mean 'dgx_h100'?" in printed
@@ -183,6 +174,6 @@ def test_a_cluster_with_mistakes_is_not_shown(
 ) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"name": "mine"}))
-    code, printed = call(["cluster", "show", str(path)], monkeypatch, capsys)
+    code, printed = call_door(["cluster", "show", str(path)], monkeypatch, capsys)
     assert code == 2
     assert "'nodes' is missing" in printed

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from llmtrain import __main__ as door
 from llmtrain.config.cluster import ClusterConfig, DeviceConfig, EfficiencyConfig, LinkConfig, load_cluster
 from llmtrain.config.cluster_file import render_cluster
 from llmtrain.plan.report import describe_seconds
 from llmtrain.plan.step_time import compute_step_time
+from tests.helpers.door import call_door
 from tests.stages.finished_runs import load_run_workload, write_finished_run
 
 CPUS = load_cluster("two_core_cpu")
@@ -42,12 +42,8 @@ SIZES: tuple[list[str], ...] = (
 
 
 def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
-    """Exit code and everything printed."""
-    monkeypatch.setattr(sys, "argv", ["llmtrain", "plan", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        door.main()
-    printed = capsys.readouterr()
-    return caught.value.code, printed.out + printed.err
+    """Exit code of `llmtrain plan ARGUMENTS` and everything printed."""
+    return call_door(["plan", *arguments], monkeypatch, capsys)
 
 
 def change(**shares: float) -> ClusterConfig:
