@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from llmtrain import __main__ as door
+from llmtrain.process import logs
 
 
 def call_door(
@@ -14,7 +15,8 @@ def call_door(
     """Exit code of `llmtrain ARGUMENTS` and everything printed."""
     monkeypatch.setattr(sys, "argv", ["llmtrain", *arguments])
     # It would bind the process's logging to a stream that is closed when the test is over.
-    monkeypatch.setattr(door, "configure_logging", lambda world: None)
+    for module in (door, logs):
+        monkeypatch.setattr(module, "configure_logging", lambda world: None)
     with pytest.raises(SystemExit) as caught:
         door.main()
     printed = capsys.readouterr()
