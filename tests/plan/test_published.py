@@ -1,20 +1,24 @@
 """The planner against published tables. What is fitted and what is predicted stands in docs/planning.md."""
 
 import statistics
+from pathlib import Path
 
 import pytest
 
 from llmtrain.config.cluster import EfficiencyConfig, load_cluster
+from llmtrain.config.loader import load_config
 from llmtrain.plan.activations import compute_megatron_first_stage_bytes
+from llmtrain.plan.build import build_plan
 from llmtrain.plan.calibrate import Measured, Share, compute_leave_one_out_errors, fit_efficiency
+from llmtrain.plan.feasible import find_obstacles
 from llmtrain.plan.flops import PETAFLOP_DAY, Recompute, compute_flops_per_token, compute_simple_training_flops
-from llmtrain.plan.memory import GIB, compute_megatron_peak_bytes, judge_bytes
+from llmtrain.plan.memory import GIB, compute_megatron_peak_bytes, judge, judge_bytes, list_rank_memories
 from llmtrain.plan.step_time import (
     compute_block_time,
     compute_model_flops_utilization,
     compute_step_time,
 )
-from llmtrain.plan.workload import Workload
+from llmtrain.plan.workload import Workload, build_workload
 from tests.plan.published import (
     KORTHIKANTI,
     MPT_A100,
@@ -150,6 +154,27 @@ def test_every_layout_of_sc21_table_1_is_accepted_and_fits_80_gb(row: WeakScalin
     assert work.global_batch_size == row.batch[0]
     assert work.world_size == row.layout[2]
     assert judge_bytes(compute_megatron_peak_bytes(work), A100) == "fits"
+
+
+@pytest.mark.parametrize("row", WEAK_SCALING, ids=lambda row: f"{row.billions}B")
+def test_every_layout_of_sc21_table_1_is_a_run_of_ours_that_fits_80_gb(row: WeakScalingRow) -> None:
+    (tensor, pipeline, ranks), (global_batch_size, micro_batch_size) = row.layout, row.batch
+    overrides = [
+        f"model.num_layers={row.shape.num_layers}",
+        f"model.hidden_size={row.shape.hidden_size}",
+        f"model.num_attention_heads={row.shape.num_attention_heads}",
+        "model.vocab_size=51200",
+        f"parallel.tensor_parallel_size={tensor}",
+        f"parallel.pipeline_parallel_size={pipeline}",
+        f"batch.global_batch_size={global_batch_size}",
+        f"batch.micro_batch_size={micro_batch_size}",
+        "training.activation_recompute=full",
+    ]
+    config = load_config([Path("configs/pretrain/gpt3_175b.yaml")], overrides).config
+    assert find_obstacles(config, ranks, A100) == []
+    work = build_workload(config, build_plan(config, ranks, 51_200))
+    assert f"{work.shape.num_parameters / 1e9:.1f}" == f"{row.billions:.1f}"
+    assert {judge(memory, A100) for memory in list_rank_memories(work)} == {"fits"}
 
 
 def compute_teraflops(work: Workload) -> float:
