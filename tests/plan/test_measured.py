@@ -20,6 +20,7 @@ from tests.helpers.configs import load_tiny_config
 from tests.helpers.ranks import run_ranks
 from tests.helpers.shapes import GPT2, LLAMA, change
 from tests.plan.allocation import measure_activations, measure_all_states, measure_shared_activations
+from tests.plan.workloads import list_layout_overrides
 
 STATES = ("parameters", "master_weights", "moments", "gradients")
 MAX_ERROR_OF_STATES = 0.001  # asked for: 0.02; the sizes of all tensors are known
@@ -32,16 +33,7 @@ SIZES = ["model.hidden_size=64", "model.intermediate_size=192", "model.num_layer
 
 
 def make_case(zero_stage: int, tensor: int, pipeline: int, dtype: str, *more: str) -> list[str]:
-    return [
-        *SIZES,
-        f"parallel.zero_stage={zero_stage}",
-        f"parallel.tensor_parallel_size={tensor}",
-        f"parallel.pipeline_parallel_size={pipeline}",
-        f"precision.parameter_dtype={dtype}",
-        f"precision.compute_dtype={dtype}",
-        "parallel.zero3_persistent_parameters_below=100",
-        *more,
-    ]
+    return [*SIZES, *list_layout_overrides(zero_stage, tensor, pipeline, dtype), *more]
 
 
 ON_TWO = [

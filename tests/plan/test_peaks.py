@@ -11,6 +11,7 @@ from llmtrain.plan.workload import build_workload
 from tests.helpers.configs import load_tiny_config
 from tests.helpers.ranks import run_ranks
 from tests.plan.peaks import measure_peaks
+from tests.plan.workloads import list_layout_overrides
 
 WIDE = ["model.hidden_size=256", "model.intermediate_size=768", "batch.sequence_length=16"]
 LONG = ["model.hidden_size=128", "model.intermediate_size=384", "batch.sequence_length=256"]
@@ -21,10 +22,7 @@ MAX_ERROR_ZERO_3 = 0.08  # how long a gathered piece lives depends on when it wa
 def make_case(zero_stage: int, dtype: str, global_batch_size: int, *more: str) -> list[str]:
     return [
         "model.num_layers=4",
-        f"parallel.zero_stage={zero_stage}",
-        f"precision.parameter_dtype={dtype}",
-        f"precision.compute_dtype={dtype}",
-        "parallel.zero3_persistent_parameters_below=100",
+        *list_layout_overrides(zero_stage, 1, 1, dtype),
         f"batch.global_batch_size={global_batch_size}",
         *more,
     ]

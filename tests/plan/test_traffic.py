@@ -17,7 +17,7 @@ from tests.helpers.configs import load_tiny_config
 from tests.helpers.ranks import run_ranks
 from tests.helpers.shapes import LLAMA
 from tests.plan.sending import Sent, measure_all_traffic
-from tests.plan.workloads import load_workload
+from tests.plan.workloads import list_layout_overrides, load_workload
 
 MAX_ERROR = 0.01  # asked for: 0.05; losses, norms and flags are left out, some 100 bytes of each step
 SIZES = ["model.hidden_size=64", "model.intermediate_size=192", "model.num_layers=3", "batch.global_batch_size=16"]
@@ -30,16 +30,7 @@ TWO_WAY = ["parallel.pipeline_schedule=dualpipev", "model.num_layers=4", "batch.
 
 
 def make_case(zero_stage: int, tensor: int = 1, pipeline: int = 1, dtype: str = "float32", *more: str) -> list[str]:
-    return [
-        *SIZES,
-        f"parallel.zero_stage={zero_stage}",
-        f"parallel.tensor_parallel_size={tensor}",
-        f"parallel.pipeline_parallel_size={pipeline}",
-        f"precision.parameter_dtype={dtype}",
-        f"precision.compute_dtype={dtype}",
-        "parallel.zero3_persistent_parameters_below=100",
-        *more,
-    ]
+    return [*SIZES, *list_layout_overrides(zero_stage, tensor, pipeline, dtype), *more]
 
 
 CASES = [
